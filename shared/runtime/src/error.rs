@@ -1,0 +1,121 @@
+//! Why the runtime could not do what it was asked.
+
+use sqlx::error::DatabaseError;
+
+use crate::event::Position;
+use crate::row::BadCell;
+
+/// Why a read or a unit of work did not come to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The database does not answer, or not in time. Nothing is wrong with what it was asked.
+    #[error("the database does not answer: {0}")]
+    Unavailable(#[source] sqlx::Error),
+    /// The database refuses what it was given.
+    #[error("the database refuses the data: {0}")]
+    Data(#[source] sqlx::Error),
+    /// A commit was sent and its outcome could not be learned in time.
+    #[error("it is not known whether the commit took place")]
+    UnknownOutcome,
+    /// A stored row is not one of its table's type.
+    #[error(transparent)]
+    BadRow(#[from] BadCell),
+    /// A value has no JSON form.
+    #[error("a value has no JSON form: {0}")]
+    Json(#[from] serde_json::Error),
+    /// Events of this service's own outbox cannot be read.
+    #[error("the outbox cannot be read at position {position}: {cause}")]
+    Undecodable {
+        /// Where.
+        position: Position,
+        /// Why.
+        cause: crate::event::DecodeError,
+    },
+    /// The event store is not the one that this service knows, or a service is not the one that
+    /// the event store knows. Only an operator can say which is right.
+    #[error("{0}")]
+    Diverged(Divergence),
+    /// The rows cannot be listed by these columns.
+    #[error("{table} cannot be listed by {filters}")]
+    NoSuchList {
+        /// The table.
+        table: &'static str,
+        /// The columns asked for.
+        filters: String,
+    },
+}
+
+/// Two histories that should agree and do not.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Divergence {
+    /// The consumer's checkpoint was made in another event store.
+    #[error(
+        "{service} was reading event store {known}, this one is {found}; \
+         if that is right, stop and run `waybill rewind {service}`"
+    )]
+    OtherLog {
+        /// Whose checkpoint it is.
+        service: &'static str,
+        /// The event store it was made in.
+        known: String,
+        /// The one that answers now.
+        found: String,
+    },
+    /// The event store holds another event, or none, where the checkpoint points.
+    #[error(
+        "{service} has read the event store up to position {position}, where that no longer holds \
+         the same event; if it was restored from a backup, stop and run `waybill rewind {service}`"
+    )]
+    OtherPosition {
+        /// Whose checkpoint it is.
+        service: &'static str,
+        /// Where it points.
+        position: Position,
+    },
+    /// The event store holds events of a service that the service itself does not.
+    #[error(
+        "the event store holds {service}'s events up to {known}, its own outbox does not: \
+         it ends at {head} or holds another event there; restore {service} from a newer backup"
+    )]
+    OlderService {
+        /// Whose outbox it is.
+        service: String,
+        /// The outbox position that the event store has seen.
+        known: Position,
+        /// Where the outbox ends.
+        head: Position,
+    },
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        let data = match &error {
+            sqlx::Error::Database(refused) => is_about_data(refused.as_ref()),
+            sqlx::Error::ColumnDecode { .. } | sqlx::Error::Encode(_) | sqlx::Error::Decode(_) => {
+                true
+            }
+            _ => false,
+        };
+        if data { Self::Data(error) } else { Self::Unavailable(error) }
+    }
+}
+
+impl StoreError {
+    /// Whether it may go away by itself.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Unavailable(_) | Self::UnknownOutcome)
+    }
+}
+
+/// Whether the database refuses the values, as opposed to being unable to work.
+///
+/// Postgres: SQLSTATE classes 22 (data exception), 23 (integrity constraint) and 54 (a limit of the
+/// program). SQLite: primary result codes TOOBIG, CONSTRAINT and MISMATCH, in the low byte.
+fn is_about_data(error: &dyn DatabaseError) -> bool {
+    let Some(code) = error.code() else { return false };
+    if code.len() == 5 && code.chars().all(|c| c.is_ascii_alphanumeric()) {
+        return matches!(&code[..2], "22" | "23" | "54");
+    }
+    code.parse::<i32>().is_ok_and(|code| matches!(code & 0xff, 18..=20))
+}

@@ -1,0 +1,56 @@
+//! Every bound of the runtime, with its unit in its name or type.
+
+use std::time::Duration;
+
+/// Commands that wait for a service's writer; one more is refused with "busy".
+pub const COMMAND_QUEUE: usize = 1_024;
+/// Messages of one unit of work while commands wait.
+pub const UNIT_WHILE_COMMANDS_WAIT: usize = 100;
+/// Messages of one unit of work when nobody waits for an answer.
+pub const UNIT_MESSAGES: usize = 500;
+/// A unit that held its turn for longer than this halves the next one.
+pub const LONG_TURN: Duration = Duration::from_millis(10);
+/// The smallest size that halving reaches.
+pub const UNIT_MESSAGES_MIN: usize = 10;
+/// Rows of an outbox that a relay appends in one unit.
+pub const RELAY_PAGE: usize = 500;
+/// Positions that one read of the log covers, for each message it may return.
+pub const LOG_WINDOW_FACTOR: usize = 4;
+/// Events or rows that a fold (rebuild, verify) holds at once.
+pub const FOLD_PAGE: usize = 2_000;
+/// Events that one audit answer may hold for one order.
+pub const HISTORY_EVENTS: usize = 2_000;
+/// Items of one page over HTTP.
+pub const PAGE_MAX: usize = 200;
+/// How long a wake-up may be missing before a loop looks by itself.
+pub const POLL: Duration = Duration::from_secs(1);
+/// How long a checkpoint may lag behind what was read without effect.
+pub const CHECKPOINT_SAVE: Duration = Duration::from_secs(1);
+/// Checkpoint rows kept behind the newest; older ones are pruned this many at a time.
+pub const CHECKPOINTS_KEPT: i64 = 64;
+/// Times an event may take the process or a whole batch down before it is parked.
+pub const ATTEMPTS: i64 = 3;
+/// First and longest pause of a loop whose database does not answer.
+pub const BACKOFF_FIRST: Duration = Duration::from_millis(50);
+/// See [`BACKOFF_FIRST`].
+pub const BACKOFF_LONGEST: Duration = Duration::from_secs(1);
+/// How long a commit whose answer was lost is looked for before callers hear "unknown".
+pub const RESOLVE_COMMIT: Duration = Duration::from_secs(10);
+/// How long a connection may take to come from its pool.
+pub const ACQUIRE: Duration = Duration::from_secs(3);
+/// Connections that write, per owner; on SQLite always one.
+pub const WRITE_CONNECTIONS: u32 = 2;
+/// Connections that read, per owner.
+pub const READ_CONNECTIONS: u32 = 4;
+/// Stored answers are forgotten after this long.
+pub const ANSWERS_KEPT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+/// Stored answers that one pruning removes.
+pub const ANSWERS_PRUNED: i64 = 1_000;
+/// How often stored answers are pruned.
+pub const PRUNE_EVERY: Duration = Duration::from_secs(60);
+/// A loop that has not finished a step for this long is not ready.
+pub const LOOP_SILENCE: Duration = Duration::from_secs(4);
+/// Keys of changed rows that a slow waiter may lag behind before it reads again anyway.
+pub const CHANGES_KEPT: usize = 1_024;
+/// Bytes of a dead letter's cause.
+pub const CAUSE_BYTES: usize = 2_000;
