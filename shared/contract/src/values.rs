@@ -1,9 +1,10 @@
 //! Types whose every value is valid: what does not fit is refused where it is read.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de};
 use utoipa::ToSchema;
 use uuid::Uuid;
 use waybill_runtime::{Cell, Column, text_columns};
@@ -25,7 +26,7 @@ pub struct Invalid(pub String);
 /// An id that is a UUID of its own kind.
 macro_rules! ids {
     ($($(#[$meta:meta])* $Id:ident),+ $(,)?) => {$(
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, ToSchema)]
         $(#[$meta])*
         #[serde(transparent)]
         #[schema(value_type = String, format = "uuid", example = "01937b6e-7f5a-7c3e-9a51-3f0c6f2d8b11")]
@@ -45,6 +46,13 @@ macro_rules! ids {
                     return Err(Invalid("must be a UUID with hyphens".to_owned()));
                 }
                 Uuid::parse_str(text).map(Self).map_err(|_| Invalid("must be a UUID".to_owned()))
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $Id {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = Cow::<'de, str>::deserialize(deserializer)?;
+                text.parse().map_err(de::Error::custom)
             }
         }
 
@@ -124,6 +132,24 @@ texts! {
     Email, check_email;
 }
 
+impl Text {
+    /// The text made to fit, for words of the house's own: without the characters that are not
+    /// allowed, cut at the longest, `-` where nothing is left.
+    #[must_use]
+    pub fn fit(text: &str) -> Self {
+        let allowed = text
+            .chars()
+            .filter(|c| !is_forbidden(*c))
+            .take(LONGEST_TEXT);
+        let text: String = allowed.collect();
+        Self(if text.is_empty() {
+            "-".to_owned()
+        } else {
+            text
+        })
+    }
+}
+
 fn check_sku(text: &str) -> Result<(), Invalid> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     if text.is_empty() || text.len() > LONGEST_SKU || !text.chars().all(allowed) {
@@ -138,10 +164,16 @@ fn check_text(text: &str) -> Result<(), Invalid> {
     if text.is_empty() || text.chars().count() > LONGEST_TEXT {
         return Err(Invalid(format!("must be 1 to {LONGEST_TEXT} characters")));
     }
-    if text.chars().any(|c| c.is_control() || is_bidi(c)) {
-        return Err(Invalid("must not hold control or bidi characters".to_owned()));
+    if text.chars().any(is_forbidden) {
+        return Err(Invalid(
+            "must not hold control or bidi characters".to_owned(),
+        ));
     }
     Ok(())
+}
+
+fn is_forbidden(c: char) -> bool {
+    c.is_control() || is_bidi(c)
 }
 
 /// Characters that change the direction of what stands around them (Unicode UAX #9, `Bidi_Control`).
@@ -210,7 +242,8 @@ macro_rules! numbers {
                 Cell::Bigint(self.0)
             }
             fn from_cell(cell: Cell) -> Result<Self, Cell> {
-                i64::from_cell(cell)?.try_into().map_err(|Invalid(_)| Cell::Text(String::new()))
+                let number = i64::from_cell(cell)?;
+                number.try_into().map_err(|Invalid(_)| Cell::Bigint(number))
             }
         }
     )+};
@@ -231,12 +264,20 @@ impl Amount {
 
     /// The amount this many times; refused beyond the largest.
     pub fn times(self, quantity: Quantity) -> Result<Self, Invalid> {
-        self.0.checked_mul(quantity.0).ok_or_else(too_much)?.try_into().map_err(|_| too_much())
+        self.0
+            .checked_mul(quantity.0)
+            .ok_or_else(too_much)?
+            .try_into()
+            .map_err(|_| too_much())
     }
 
     /// Both amounts; refused beyond the largest.
     pub fn plus(self, other: Self) -> Result<Self, Invalid> {
-        self.0.checked_add(other.0).ok_or_else(too_much)?.try_into().map_err(|_| too_much())
+        self.0
+            .checked_add(other.0)
+            .ok_or_else(too_much)?
+            .try_into()
+            .map_err(|_| too_much())
     }
 }
 

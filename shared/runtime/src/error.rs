@@ -96,7 +96,11 @@ impl From<sqlx::Error> for StoreError {
             }
             _ => false,
         };
-        if data { Self::Data(error) } else { Self::Unavailable(error) }
+        if data {
+            Self::Data(error)
+        } else {
+            Self::Unavailable(error)
+        }
     }
 }
 
@@ -113,9 +117,12 @@ impl StoreError {
 /// Postgres: SQLSTATE classes 22 (data exception), 23 (integrity constraint) and 54 (a limit of the
 /// program). SQLite: primary result codes TOOBIG, CONSTRAINT and MISMATCH, in the low byte.
 fn is_about_data(error: &dyn DatabaseError) -> bool {
-    let Some(code) = error.code() else { return false };
+    let Some(code) = error.code() else {
+        return false;
+    };
     if code.len() == 5 && code.chars().all(|c| c.is_ascii_alphanumeric()) {
         return matches!(&code[..2], "22" | "23" | "54");
     }
-    code.parse::<i32>().is_ok_and(|code| matches!(code & 0xff, 18..=20))
+    code.parse::<i32>()
+        .is_ok_and(|code| matches!(code & 0xff, 18..=20))
 }

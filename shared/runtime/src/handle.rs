@@ -1,134 +1,213 @@
 //! What the world outside holds of a running service.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
+use tokio::sync::{broadcast, mpsc, oneshot};
 
-use crate::clock::{Clock, Ids, Timestamp};
-use crate::command::{CommandError, Outcome, Request};
+use crate::clock::{Clock, Ids};
+use crate::command::{CommandError, Job, Outcome, Request};
+use crate::core::Core;
+use crate::dead_letters::{self, DeadLetter, DeadLetterStatus, Settled};
 use crate::error::StoreError;
 use crate::event::{Position, Version};
+use crate::limits;
 use crate::row::{Listed, Row};
+use crate::rows;
 use crate::service::Service;
+use crate::{checkpoint, outbox};
 
 /// A running service, as its HTTP routes see it.
 #[derive(Debug)]
 pub struct Handle<S: Service> {
-    service: std::marker::PhantomData<S>,
+    core: Arc<Core<S>>,
+    queue: mpsc::Sender<Job<S>>,
 }
 
 impl<S: Service> Clone for Handle<S> {
     fn clone(&self) -> Self {
-        todo!()
+        Self {
+            core: Arc::clone(&self.core),
+            queue: self.queue.clone(),
+        }
     }
 }
 
-/// How far a service's consumer is.
+/// How far a loop is in the log that it reads.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct ConsumerStatus {
-    /// The position it has handled everything up to.
+pub struct Progress {
+    /// The position up to which everything is done.
     pub position: Position,
-    /// The newest position of the event store.
+    /// The newest position.
     pub head: Position,
-    /// How many positions lie between.
+    /// How many lie between.
     pub lag: i64,
-    /// Events handled per second, over the last minute.
+    /// How many were done a second, over the last minute, by this process.
     pub rate: f64,
-    /// Age in seconds of the oldest event that waits, 0 if none does.
+    /// Age in seconds of the oldest that waits, 0 if none does.
     pub oldest_waiting_seconds: f64,
-}
-
-/// How far a service's relay is.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct OutboxStatus {
-    /// The outbox position that the event store has seen.
-    pub position: Position,
-    /// The newest position of the outbox.
-    pub head: Position,
-    /// How many events lie between.
-    pub lag: i64,
-    /// Events relayed per second, over the last minute.
-    pub rate: f64,
-    /// Age in seconds of the oldest event that waits, 0 if none does.
-    pub oldest_waiting_seconds: f64,
-}
-
-/// An event or timer that could not be handled, or that waits behind such a one.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct DeadLetter {
-    /// Its id: that of the event.
-    pub id: String,
-    /// What waits with it: an order's id, or the first event of a product or a user.
-    pub lane: String,
-    /// `parked`, `waiting`, `retrying`, `handled` or `discarded`.
-    pub status: String,
-    /// The event's name.
-    pub kind: String,
-    /// Where it stands in the event store; 0 for a timer.
-    pub position: Position,
-    /// Why it could not be handled; empty if it only waits.
-    pub cause: String,
-    /// How often it was tried.
-    pub attempts: i64,
-    /// When it was parked.
-    pub parked_at: Timestamp,
-}
-
-/// What became of an operator's wish about a dead letter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Settled {
-    /// It is done.
-    Done,
-    /// There is no such dead letter.
-    Unknown,
-    /// It is not parked (any more).
-    NotParked,
 }
 
 impl<S: Service> Handle<S> {
-    /// Carries out a command and gives the answer after it is on disk.
-    pub async fn submit(&self, request: Request<S>) -> Outcome<S> {
-        todo!()
+    pub(crate) fn new(core: Arc<Core<S>>, queue: mpsc::Sender<Job<S>>) -> Self {
+        Self { core, queue }
     }
+
+    /// Carries out a command and gives the answer after it is on disk.
+    ///
+    /// The writer does the work in a task of its own: a caller that goes away in the meantime
+    /// interrupts nothing.
+    pub async fn submit(&self, request: Request<S>) -> Outcome<S> {
+        let (reply, answer) = oneshot::channel();
+        self.queue
+            .try_send(Job { request, reply })
+            .map_err(|_| CommandError::Busy)?;
+        // Without a reply, the writer ended after it took the command: it may have been done.
+        answer.await.unwrap_or(Err(CommandError::UnknownOutcome))
+    }
+
     /// One row.
     pub async fn get<R: Row>(&self, key: &R::Key) -> Result<Option<R>, StoreError> {
-        todo!()
+        rows::get(self.core.database.reader(), key).await
     }
+
     /// One row, as soon as its version is not among `seen`, or as it is after `patience`.
-    pub async fn get_newer<R: Row>(&self, key: &R::Key, seen: &[Version], patience: Duration) -> Result<Option<R>, StoreError> {
-        todo!()
+    pub async fn get_newer<R: Row>(
+        &self,
+        key: &R::Key,
+        seen: &[Version],
+        patience: Duration,
+    ) -> Result<Option<R>, StoreError> {
+        let mut changes = self.core.changes.subscribe();
+        let change = rows::change::<R>(key);
+        let deadline = self.core.clock.now().plus(patience);
+        loop {
+            let row = self.get::<R>(key).await?;
+            let newer = row
+                .as_ref()
+                .is_none_or(|row| !seen.contains(&row.version()));
+            let left = deadline.since(self.core.clock.now());
+            if newer || left.is_zero() {
+                return Ok(row);
+            }
+            // Another replica's changes are not told here, so look now and then anyway.
+            let look = left.min(limits::POLL);
+            let _ = tokio::time::timeout(look, told(&mut changes, &change)).await;
+        }
     }
-    /// A page of rows by these columns (a subset declared in the row's lists), after the value of
-    /// the sorting column that a former page ended with.
-    pub async fn list<R: Listed>(&self, filters: &[(&'static str, String)], after: Option<&str>, limit: usize) -> Result<Vec<R>, StoreError> {
-        todo!()
+
+    /// A page of rows by these columns (as one of the row's lists declares them), after the value
+    /// of the sorting column that a former page ended with.
+    pub async fn list<R: Listed>(
+        &self,
+        filters: &[(&'static str, String)],
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<R>, StoreError> {
+        rows::list(self.core.database.reader(), filters, after, limit).await
     }
-    /// How far the consumer is.
-    pub async fn consumer_status(&self) -> Result<ConsumerStatus, StoreError> {
-        todo!()
+
+    /// How far the consumer is in the event store.
+    pub async fn consumer_status(&self) -> Result<Progress, StoreError> {
+        let core = &self.core;
+        let mut reader = core.database.reader().acquire().await?;
+        let saved = checkpoint::newest(&mut reader).await?.anchor.position;
+        drop(reader);
+        let position = saved.max(Position(core.gauges.consumed.get()));
+        let head = core.event_store.head().await?;
+        let age = core.event_store.age_after(position).await?;
+        let rate = core.gauges.handled.per_second(core.clock.now());
+        Ok(progress(position, head, rate, age))
     }
-    /// How far the relay is.
-    pub async fn outbox_status(&self) -> Result<OutboxStatus, StoreError> {
-        todo!()
+
+    /// How far the relay is in the outbox.
+    pub async fn outbox_status(&self) -> Result<Progress, StoreError> {
+        let core = &self.core;
+        let position = core.event_store.cursor(S::NAME).await?.position;
+        let head = outbox::head(core.database.reader()).await?;
+        let mut reader = core.database.reader().acquire().await?;
+        let waiting = outbox::page(&mut reader, S::NAME, position.next(), 1).await?;
+        let now = core.clock.now();
+        let age = waiting
+            .first()
+            .map_or(Duration::ZERO, |event| now.since(event.envelope.time));
+        Ok(progress(
+            position,
+            head,
+            core.gauges.relayed.per_second(now),
+            age,
+        ))
     }
-    /// A page of dead letters, the oldest first, after an id.
-    pub async fn dead_letters(&self, status: Option<&str>, after: Option<&str>, limit: usize) -> Result<Vec<DeadLetter>, StoreError> {
-        todo!()
+
+    /// A page of dead letters by id, of one status or of all, after an id.
+    pub async fn dead_letters(
+        &self,
+        status: Option<DeadLetterStatus>,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<DeadLetter>, StoreError> {
+        dead_letters::list(
+            self.core.database.reader(),
+            status,
+            after.unwrap_or(""),
+            limit,
+        )
+        .await
     }
-    /// Tries a parked message and what waits behind it again.
+
+    /// Tries a parked message and what waits behind it again, in order.
     pub async fn retry(&self, id: &str) -> Result<Settled, StoreError> {
-        todo!()
+        self.settle(id, DeadLetterStatus::Retrying).await
     }
+
     /// Gives a parked message up, for good and on record; what waits behind it goes on.
     pub async fn discard(&self, id: &str) -> Result<Settled, StoreError> {
-        todo!()
+        self.settle(id, DeadLetterStatus::Discarded).await
     }
-    /// The clock and the ids that requests are stamped with.
+
+    async fn settle(&self, id: &str, status: DeadLetterStatus) -> Result<Settled, StoreError> {
+        let core = Arc::clone(&self.core);
+        let id = id.to_owned();
+        // In a task of its own, so that a client that hangs up leaves no transaction half-way.
+        let settling = tokio::spawn(async move {
+            let mut turn = core.database.take_turn().await?;
+            let settled = dead_letters::settle(&mut turn, &id, status, core.clock.now()).await?;
+            turn.commit().await?;
+            core.retry.notify_one();
+            Ok(settled)
+        });
+        settling.await.unwrap_or(Err(StoreError::UnknownOutcome))
+    }
+
+    /// Where fresh ids come from.
     pub fn ids(&self) -> &Ids {
-        todo!()
+        &self.core.ids
     }
-    /// The clock.
+
+    /// What tells the time.
     pub fn clock(&self) -> &Clock {
-        todo!()
+        &self.core.clock
+    }
+}
+
+/// Returns when the row was changed, or when that cannot be told.
+async fn told(changes: &mut broadcast::Receiver<Arc<Vec<String>>>, change: &String) {
+    while let Ok(changed) = changes.recv().await {
+        if changed.contains(change) {
+            return;
+        }
+    }
+}
+
+fn progress(position: Position, head: Position, rate: f64, age: Duration) -> Progress {
+    let lag = (head.0 - position.0).max(0);
+    let oldest_waiting_seconds = if lag == 0 { 0.0 } else { age.as_secs_f64() };
+    Progress {
+        position,
+        head,
+        lag,
+        rate,
+        oldest_waiting_seconds,
     }
 }

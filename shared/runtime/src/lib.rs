@@ -1,24 +1,67 @@
-//! The runtime.
+//! What Waybill's services run on: `decide` and `evolve`, and everything that carries them out.
+//!
+//! A service is pure functions over messages and rows ([`Service`]). The runtime takes a batch of
+//! messages, loads the rows they concern, decides in memory, in order, and commits rows, outbox,
+//! checkpoint, answers and timers together. Writers take turns, so logs have no gaps and become
+//! visible in order, on SQLite and on Postgres alike.
+//!
+//! # Layout, in reading order
+//! - [`Service`], [`Message`], [`Context`]: what a service is.
+//! - [`Row`], [`Table`], [`Tables`]: its tables, each the fold of its outbox.
+//! - [`Event`], [`Envelope`]: what it says happened.
+//! - `unit`: one unit of work; the heart.
+//! - [`Writer`], [`Relay`]: the loops, as steps that a test can call.
+//! - [`EventStore`]: the log that all read.
+//! - `answers`, `checkpoint`, `timers`, `dead_letters`, `outbox`: a table each, with its SQL.
+//! - [`Runtime`], [`Handle`]: a process that runs services, and what its routes hold of them.
+//! - [`fold`]: rebuild, rewind and verify.
+//! - `database`: the one home of what differs between the two databases.
+//! - [`limits`]: every bound.
 
+mod answers;
+mod checkpoint;
 mod clock;
 mod command;
+mod core;
+mod database;
+mod dead_letters;
+mod envelope_columns;
 mod error;
 mod event;
+mod event_store;
+pub mod fold;
+mod gauges;
 mod handle;
 mod health;
 pub mod limits;
 mod migrate;
+mod notify;
+mod outbox;
+mod relay;
 mod row;
+mod rows;
+mod runs;
+mod runtime;
 mod service;
 mod tables;
+mod timers;
+mod unit;
+mod writer;
 
 pub use clock::{Clock, Ids, ManualClock, Timestamp};
 pub use command::{CommandError, Outcome, Request, RequestKey};
+pub use database::{Database, Dialect, FolderLock, LEAST_SQLITE, Location, OpenError};
+pub use dead_letters::{DeadLetter, DeadLetterStatus, Settled};
 pub use error::{Divergence, StoreError};
 pub use event::{DecodeError, Envelope, Event, EventId, Position, Recorded, Version};
-pub use handle::{ConsumerStatus, DeadLetter, Handle, OutboxStatus, Settled};
+pub use event_store::{Anchor, Appended, Cursor, EventStore, Filter, StoredEvent};
+pub use handle::{Handle, Progress};
 pub use health::{Health, LoopHealth};
-pub use migrate::Migration;
+pub use migrate::{Migration, Migrations, SchemaError};
+pub use outbox::OutboxEvent;
+pub use relay::Relay;
 pub use row::{BadCell, Cell, Column, Direction, Evolve, Json, Kind, List, Listed, Row, cell};
+pub use runtime::Runtime;
 pub use service::{Answer, Context, Message, Service, TimerChange};
 pub use tables::{Table, Tables, Visitor};
+pub use writer::{Step, Writer};

@@ -52,5 +52,5 @@ pub const PRUNE_EVERY: Duration = Duration::from_secs(60);
 pub const LOOP_SILENCE: Duration = Duration::from_secs(4);
 /// Keys of changed rows that a slow waiter may lag behind before it reads again anyway.
 pub const CHANGES_KEPT: usize = 1_024;
-/// Bytes of a dead letter's cause.
-pub const CAUSE_BYTES: usize = 2_000;
+/// Characters of a dead letter's cause.
+pub const CAUSE_CHARS: usize = 2_000;

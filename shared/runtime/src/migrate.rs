@@ -1,12 +1,158 @@
-//! Migrations.
+//! Migrations: plain SQL, embedded, applied in order, never edited once released.
+
+use std::borrow::Cow;
+
+use sqlx::AnyPool;
+use sqlx::migrate::{Migrate, MigrateError, MigrationType, Migrator};
+
+use crate::database::Dialect;
 
 /// One step in the life of an owner's tables; never edited once released.
 #[derive(Clone, Copy, Debug)]
 pub struct Migration {
-    /// Its place in the order, unique within its owner.
+    /// Its place in the order, unique within its owner. A service's own begin at 2001.
     pub version: i64,
     /// What it does.
     pub name: &'static str,
     /// The statements, the same for both databases.
     pub sql: &'static str,
+}
+
+/// Whether migrations may be applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Migrations {
+    /// Those missing are applied.
+    Apply,
+    /// Those missing are an error.
+    Check,
+}
+
+/// Why an owner's tables are not as this build needs them.
+#[derive(Debug, thiserror::Error)]
+pub enum SchemaError {
+    /// Made by a later build, or by a build of another line.
+    #[error(
+        "the tables of {owner} were made by another version of Waybill ({detail}); use that version"
+    )]
+    OtherVersion {
+        /// Whose tables.
+        owner: &'static str,
+        /// What is different.
+        detail: String,
+    },
+    /// Migrations are missing and may not be applied here.
+    #[error("the tables of {owner} are not up to date; run `waybill migrate` first")]
+    Missing {
+        /// Whose tables.
+        owner: &'static str,
+    },
+    /// The database refuses a migration.
+    #[error("a migration of {owner} failed: {cause}")]
+    Failed {
+        /// Whose tables.
+        owner: &'static str,
+        /// Why.
+        cause: MigrateError,
+    },
+}
+
+const RUNTIME: Migration = Migration {
+    version: 1001,
+    name: "runtime",
+    sql: include_str!("../../../migrations/runtime/0001_runtime.sql"),
+};
+const EVENT_STORE: Migration = Migration {
+    version: 1101,
+    name: "event store",
+    sql: include_str!("../../../migrations/event_store/0001_event_store.sql"),
+};
+/// What only Postgres needs, before anything else.
+const POSTGRES: Migration = Migration {
+    version: 1,
+    name: "json_each",
+    sql: include_str!("../../../migrations/postgres/0001_json_each.sql"),
+};
+const POSTGRES_EVENT_STORE: Migration = Migration {
+    version: 3001,
+    name: "append only",
+    sql: include_str!("../../../migrations/postgres/0002_event_store_append_only.sql"),
+};
+
+/// The migrations of the event store.
+pub(crate) fn of_event_store(dialect: Dialect) -> Vec<Migration> {
+    match dialect {
+        Dialect::Sqlite => vec![EVENT_STORE],
+        Dialect::Postgres => vec![POSTGRES, EVENT_STORE, POSTGRES_EVENT_STORE],
+    }
+}
+
+/// The migrations of a service: the runtime's tables and its own.
+pub(crate) fn of_service(
+    dialect: Dialect,
+    own: &[Migration],
+    postgres: &[Migration],
+) -> Vec<Migration> {
+    let mut all = vec![RUNTIME];
+    all.extend_from_slice(own);
+    if dialect == Dialect::Postgres {
+        all.push(POSTGRES);
+        all.extend_from_slice(postgres);
+    }
+    all
+}
+
+/// Brings an owner's tables up to date, or finds that they are.
+///
+/// Nothing is written where nothing is missing, so an owner without the right to create tables can
+/// serve once another has migrated.
+pub(crate) async fn migrate(
+    pool: &AnyPool,
+    owner: &'static str,
+    migrations: &[Migration],
+    mode: Migrations,
+) -> Result<(), SchemaError> {
+    let migrator = Migrator::with_migrations(migrations.iter().map(to_sqlx).collect());
+    let failed = |cause| SchemaError::Failed { owner, cause };
+    let mut connection = pool.acquire().await.map_err(|error| failed(error.into()))?;
+    // Without the table of migrations none was applied.
+    let applied = connection
+        .list_applied_migrations(&migrator.table_name)
+        .await
+        .unwrap_or_default();
+    let missing = migrator.iter().any(|migration| {
+        !applied
+            .iter()
+            .any(|applied| applied.version == migration.version)
+    });
+    let unknown = applied
+        .iter()
+        .find(|applied| !migrator.version_exists(applied.version));
+    if let Some(unknown) = unknown {
+        let detail = format!("it has migration {}", unknown.version);
+        return Err(SchemaError::OtherVersion { owner, detail });
+    }
+    let edited = migrator.iter().find(|migration| {
+        applied.iter().any(|applied| {
+            applied.version == migration.version && applied.checksum != migration.checksum
+        })
+    });
+    if let Some(edited) = edited {
+        let detail = format!("migration {} is not the same", edited.version);
+        return Err(SchemaError::OtherVersion { owner, detail });
+    }
+    match (missing, mode) {
+        (false, _) => Ok(()),
+        (true, Migrations::Check) => Err(SchemaError::Missing { owner }),
+        (true, Migrations::Apply) => migrator.run(&mut *connection).await.map_err(failed),
+    }
+}
+
+fn to_sqlx(migration: &Migration) -> sqlx::migrate::Migration {
+    sqlx::migrate::Migration::new(
+        migration.version,
+        Cow::Borrowed(migration.name),
+        MigrationType::Simple,
+        sqlx::SqlStr::from_static(migration.sql),
+        false,
+    )
 }

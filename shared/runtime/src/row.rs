@@ -54,8 +54,11 @@ pub trait Evolve: Row {
     /// The keys of the rows of this kind that the event changes.
     fn changed_by(event: &Self::Event) -> Vec<Self::Key>;
     /// The next row. Nothing stays nothing where an event finds no row to change.
-    fn evolve(row: Option<Self>, key: &Self::Key, recorded: &Recorded<'_, Self::Event>)
-    -> Option<Self>;
+    fn evolve(
+        row: Option<Self>,
+        key: &Self::Key,
+        recorded: &Recorded<'_, Self::Event>,
+    ) -> Option<Self>;
 }
 
 /// The two kinds of column that mean the same in both databases.
@@ -144,7 +147,8 @@ impl Column for Timestamp {
 /// Columns are never null: nothing is the empty text, so only for types without an empty form.
 impl<T: Column> Column for Option<T> {
     fn to_cell(&self) -> Cell {
-        self.as_ref().map_or_else(|| Cell::Text(String::new()), Column::to_cell)
+        self.as_ref()
+            .map_or_else(|| Cell::Text(String::new()), Column::to_cell)
     }
     fn from_cell(cell: Cell) -> Result<Self, Cell> {
         match &cell {
@@ -400,7 +404,12 @@ pub fn cell<T: Column>(
     column: &'static str,
     expected: &'static str,
 ) -> Result<T, BadCell> {
-    let bad = |cell| BadCell { table, column, cell, expected };
+    let bad = |cell| BadCell {
+        table,
+        column,
+        cell,
+        expected,
+    };
     let cell = cells.next().ok_or_else(|| bad(Cell::Text(String::new())))?;
     T::from_cell(cell).map_err(bad)
 }

@@ -17,8 +17,10 @@ pub trait Service: Sized + Send + Sync + 'static {
     const NAME: &'static str;
     /// The names of the events it hears from others.
     const HEARS: &'static [&'static str];
-    /// Its own tables, as SQL.
+    /// Its own tables, as SQL for both databases; versions from 2001.
     const MIGRATIONS: &'static [Migration];
+    /// What people who query Postgres by hand get beside them; versions from 3001.
+    const POSTGRES_MIGRATIONS: &'static [Migration] = &[];
 
     /// Its tables, each the fold of its outbox.
     type Tables: Tables<Event = Self::Event>;
@@ -57,8 +59,11 @@ pub trait Service: Sized + Send + Sync + 'static {
     fn version(command: &Self::Command, tables: &Self::Tables) -> Option<Version>;
 
     /// The answer to a command that was not refused, from the rows as they are then.
-    fn answer(command: &Self::Command, tables: &Self::Tables, context: &Context<'_, Self>)
-    -> Answer;
+    fn answer(
+        command: &Self::Command,
+        tables: &Self::Tables,
+        context: &Context<'_, Self>,
+    ) -> Answer;
 }
 
 /// What reaches a service.
@@ -120,12 +125,22 @@ pub struct Answer {
 impl Answer {
     /// An answer that shows a resource.
     pub fn ok(version: Version, resource: &impl Serialize) -> Self {
-        Self { status: 200, location: String::new(), version, body: json(resource) }
+        Self {
+            status: 200,
+            location: String::new(),
+            version,
+            body: json(resource),
+        }
     }
 
     /// An answer that shows a new resource and where it is.
     pub fn created(location: String, version: Version, resource: &impl Serialize) -> Self {
-        Self { status: 201, location, version, body: json(resource) }
+        Self {
+            status: 201,
+            location,
+            version,
+            body: json(resource),
+        }
     }
 }
 
@@ -133,4 +148,3 @@ fn json(resource: &impl Serialize) -> String {
     // Resources are plain structures, which always have a JSON form.
     serde_json::to_string(resource).unwrap_or_default()
 }
-

@@ -70,7 +70,9 @@ impl<R: Row> Table<R> {
 
     /// The rows that events changed.
     pub(crate) fn changed(&self) -> impl Iterator<Item = &R> {
-        self.changed.iter().filter_map(|key| self.rows.get(key)?.as_ref())
+        self.changed
+            .iter()
+            .filter_map(|key| self.rows.get(key)?.as_ref())
     }
 
     /// Forgets every row, so that a fold holds one page of them at a time.

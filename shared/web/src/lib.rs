@@ -1,1 +1,31 @@
+//! The HTTP conventions of Waybill, written once for all services.
 
+mod body;
+mod command;
+mod document;
+mod health;
+pub mod limits;
+mod list;
+mod metrics;
+mod ops;
+mod path;
+mod problem;
+mod resource;
+mod server;
+mod site;
+mod state;
+mod tags;
+
+pub use command::{IDEMPOTENCY_KEY, Submitted, SubmittedOrEmpty, Terms};
+pub use document::{
+    ChangeHeaders, ChangeProblems, ConflictProblem, CreateHeaders, CreateProblems, ListProblems,
+    NestedListProblems, PageQuery, ReadHeaders, ReadProblems, StateProblems, one_of,
+};
+pub use list::{Filters, Items, Listing, Page, QueryFields, Unfiltered};
+pub use metrics::record_metrics;
+pub use path::Named;
+pub use problem::{InvalidField, PROBLEM_JSON, Problem};
+pub use resource::Seen;
+pub use server::{ServerLimits, serve, serve_within};
+pub use site::Site;
+pub use state::App;

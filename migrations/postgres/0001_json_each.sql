@@ -1,0 +1,6 @@
+-- SQLite's json_each for Postgres, so that rows travel as one parameter with one SQL text for both.
+-- A single SQL expression, which Postgres inlines into the statement that calls it.
+create or replace function json_each(doc text)
+returns table (value jsonb, atom text)
+language sql immutable parallel safe rows 100
+as $$ select v, v #>> '{}' from jsonb_array_elements(doc::jsonb) as e (v) $$;

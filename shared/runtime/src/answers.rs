@@ -1,0 +1,104 @@
+//! Answers under their idempotency keys: the inbox of HTTP commands.
+
+use std::collections::HashMap;
+
+use sqlx::AnyConnection;
+
+use crate::clock::Timestamp;
+use crate::error::StoreError;
+use crate::limits;
+use crate::service::Answer;
+
+/// An answer that a repeated request gets again.
+#[derive(Clone, Debug)]
+pub(crate) struct StoredAnswer {
+    /// The key that the client chose.
+    pub(crate) key: String,
+    /// The digest of the request it answers.
+    pub(crate) fingerprint: String,
+    /// The answer.
+    pub(crate) answer: Answer,
+}
+
+/// The answers stored under these keys.
+pub(crate) async fn load(
+    connection: &mut AnyConnection,
+    keys: &[&str],
+) -> Result<HashMap<String, StoredAnswer>, StoreError> {
+    if keys.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let rows: Vec<(String, String, String)> = sqlx::query_as(
+        "select idempotency_key, fingerprint, answer from answers \
+         where idempotency_key in (select atom from json_each($1))",
+    )
+    .bind(serde_json::to_string(keys)?)
+    .fetch_all(connection)
+    .await?;
+    let stored = |(key, fingerprint, answer): (String, String, String)| {
+        let answer = serde_json::from_str(&answer)?;
+        Ok((
+            key.clone(),
+            StoredAnswer {
+                key,
+                fingerprint,
+                answer,
+            },
+        ))
+    };
+    rows.into_iter().map(stored).collect()
+}
+
+/// Stores answers in the transaction of what they answer.
+pub(crate) async fn store(
+    connection: &mut AnyConnection,
+    answers: &[StoredAnswer],
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    if answers.is_empty() {
+        return Ok(());
+    }
+    let mut rows = Vec::with_capacity(answers.len());
+    for stored in answers {
+        rows.push((
+            &stored.key,
+            &stored.fingerprint,
+            serde_json::to_string(&stored.answer)?,
+            now.0,
+        ));
+    }
+    sqlx::query(
+        "insert into answers (idempotency_key, fingerprint, answer, stored_at) \
+         select value ->> 0, value ->> 1, value ->> 2, cast(value ->> 3 as bigint) \
+         from json_each($1)",
+    )
+    .bind(serde_json::to_string(&rows)?)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Whether an answer is stored under the key.
+pub(crate) async fn exists(connection: &mut AnyConnection, key: &str) -> Result<bool, StoreError> {
+    let count: i64 = sqlx::query_scalar("select count(*) from answers where idempotency_key = $1")
+        .bind(key.to_owned())
+        .fetch_one(connection)
+        .await?;
+    Ok(count > 0)
+}
+
+/// Forgets a bounded number of the answers stored before then; how many it forgot.
+pub(crate) async fn prune(
+    connection: &mut AnyConnection,
+    before: Timestamp,
+) -> Result<u64, StoreError> {
+    let pruned = sqlx::query(
+        "delete from answers where idempotency_key in \
+         (select idempotency_key from answers where stored_at < $1 order by stored_at limit $2)",
+    )
+    .bind(before.0)
+    .bind(limits::ANSWERS_PRUNED)
+    .execute(connection)
+    .await?;
+    Ok(pruned.rows_affected())
+}

@@ -1,0 +1,389 @@
+//! An owner's database, and the one home of what differs between SQLite and Postgres:
+//! how it is found and opened, its session settings, the turn, snapshots, and the checks at start.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{Any, AnyPool, AssertSqlSafe, ConnectOptions, Row as _, Transaction};
+
+use crate::error::StoreError;
+use crate::limits;
+use crate::migrate::{self, Migration, Migrations, SchemaError};
+
+/// Where owners keep their tables.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Location {
+    /// A file per owner in this folder. For one process at a time.
+    Folder(PathBuf),
+    /// A schema per owner in this Postgres database.
+    Postgres(String),
+}
+
+/// Which of the two databases.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    /// SQLite, linked in.
+    Sqlite,
+    /// A Postgres server.
+    Postgres,
+}
+
+/// Why a database cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The address of the database cannot be read.
+    #[error(
+        "{given:?} is not the address of a Postgres database, such as postgres://user@host/name"
+    )]
+    BadAddress {
+        /// What was given.
+        given: String,
+    },
+    /// The folder cannot be made or used.
+    #[error("the data folder {} cannot be used: {cause}", folder.display())]
+    Folder {
+        /// Which folder.
+        folder: PathBuf,
+        /// Why.
+        cause: std::io::Error,
+    },
+    /// Another process has it.
+    #[error("the data folder {} is in use by another process", folder.display())]
+    InUse {
+        /// Which folder.
+        folder: PathBuf,
+    },
+    /// There is nothing in the folder.
+    #[error("there is no Waybill data in {}", folder.display())]
+    NoData {
+        /// Which folder.
+        folder: PathBuf,
+    },
+    /// The server cannot be reached, or refuses.
+    #[error("the database of {owner} cannot be opened: {cause}")]
+    Unreachable {
+        /// Whose database.
+        owner: &'static str,
+        /// Why.
+        cause: sqlx::Error,
+    },
+    /// A setting would lose answered commits.
+    #[error(
+        "the database server has {setting} = {value}, with which it can lose commits that were \
+         answered; set {setting} = on"
+    )]
+    NotDurable {
+        /// Which setting.
+        setting: &'static str,
+        /// What it is.
+        value: String,
+    },
+    /// The SQLite in this build can corrupt its files.
+    #[error("this build links SQLite {found}; {least} or later is needed")]
+    OldSqlite {
+        /// The version linked.
+        found: String,
+        /// The first one without the defect.
+        least: &'static str,
+    },
+    /// The tables are not those of this build.
+    #[error(transparent)]
+    Schema(#[from] SchemaError),
+    /// Its contents cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// The first SQLite without the WAL-reset defect (<https://www.sqlite.org/wal.html#walresetbug>).
+pub const LEAST_SQLITE: &str = "3.51.3";
+
+/// One owner's database: a service's, or the event store's.
+#[derive(Clone, Debug)]
+pub struct Database {
+    owner: &'static str,
+    dialect: Dialect,
+    write: AnyPool,
+    read: AnyPool,
+}
+
+/// A transaction that holds its owner's turn.
+pub(crate) type Turn = Transaction<'static, Any>;
+
+impl Database {
+    /// Opens an owner's database, creating it where it may, and checks it.
+    pub(crate) async fn open(
+        location: &Location,
+        owner: &'static str,
+        migrations: impl FnOnce(Dialect) -> Vec<Migration>,
+        mode: Migrations,
+    ) -> Result<Self, OpenError> {
+        sqlx::any::install_default_drivers();
+        let database = match location {
+            Location::Folder(folder) => Self::sqlite(folder, owner, mode)?,
+            Location::Postgres(url) => Self::postgres(url, owner)?,
+        };
+        database.check(mode).await?;
+        migrate::migrate(&database.write, owner, &migrations(database.dialect), mode).await?;
+        Ok(database)
+    }
+
+    /// Which of the two databases it is.
+    pub fn dialect(&self) -> Dialect {
+        self.dialect
+    }
+
+    /// Connections for reading.
+    pub(crate) fn reader(&self) -> &AnyPool {
+        &self.read
+    }
+
+    /// Begins a unit of work: from here to its commit nobody else writes for this owner.
+    ///
+    /// On Postgres the row is locked and not changed. On SQLite the transaction begins as a writer,
+    /// so that it never has to become one half-way, which fails at once if another wrote since.
+    pub(crate) async fn take_turn(&self) -> Result<Turn, StoreError> {
+        match self.dialect {
+            Dialect::Sqlite => Ok(self.write.begin_with("begin immediate").await?),
+            Dialect::Postgres => {
+                let mut turn = self.write.begin().await?;
+                sqlx::query("select owner from turn for update")
+                    .execute(&mut *turn)
+                    .await?;
+                Ok(turn)
+            }
+        }
+    }
+
+    /// Begins a transaction that sees one moment throughout, and writes nothing.
+    pub(crate) async fn snapshot(&self) -> Result<Transaction<'static, Any>, StoreError> {
+        let begin = match self.dialect {
+            Dialect::Sqlite => "begin",
+            Dialect::Postgres => "begin isolation level repeatable read read only",
+        };
+        let mut snapshot = self.read.begin_with(begin).await?;
+        if self.dialect == Dialect::Postgres {
+            // The limits of a request do not fit a walk over the whole history.
+            sqlx::raw_sql(
+                "set local statement_timeout = 0; set local idle_in_transaction_session_timeout = 0",
+            )
+            .execute(&mut *snapshot)
+            .await?;
+        }
+        // SQLite takes its snapshot at the first read.
+        sqlx::query("select count(*) from turn")
+            .execute(&mut *snapshot)
+            .await?;
+        Ok(snapshot)
+    }
+
+    /// Closes every connection.
+    pub async fn close(&self) {
+        self.read.close().await;
+        self.write.close().await;
+    }
+
+    fn sqlite(folder: &Path, owner: &'static str, mode: Migrations) -> Result<Self, OpenError> {
+        let file = folder.join(format!("{owner}.db"));
+        if mode == Migrations::Check && !file.exists() {
+            return Err(OpenError::NoData {
+                folder: folder.to_owned(),
+            });
+        }
+        let url = SqliteConnectOptions::new()
+            .filename(&file)
+            .create_if_missing(true)
+            .to_url_lossy();
+        let options = AnyConnectOptions::from_url(&url)
+            .map_err(|cause| OpenError::Unreachable { owner, cause })?;
+        // An answered commit is on disk: in WAL mode only `full` syncs the log at every commit.
+        const SETTINGS: &str = "pragma busy_timeout = 5000; pragma journal_mode = wal; \
+            pragma synchronous = full; pragma foreign_keys = on; pragma temp_store = memory";
+        Ok(Self {
+            owner,
+            dialect: Dialect::Sqlite,
+            write: pool(&options, 1, false, SETTINGS.to_owned()),
+            read: pool(
+                &options,
+                limits::READ_CONNECTIONS,
+                false,
+                SETTINGS.to_owned(),
+            ),
+        })
+    }
+
+    fn postgres(url: &str, owner: &'static str) -> Result<Self, OpenError> {
+        let bad = || OpenError::BadAddress {
+            given: url.to_owned(),
+        };
+        let options: AnyConnectOptions = url.parse().map_err(|_| bad())?;
+        if !matches!(options.database_url.scheme(), "postgres" | "postgresql") {
+            return Err(bad());
+        }
+        // A stopped client must not hold a turn for long: idle in a transaction, or with a
+        // half-read result, which only the TCP timeout ends.
+        let session = format!(
+            "set search_path = \"{owner}\"; set lock_timeout = '5s'; \
+             set idle_in_transaction_session_timeout = '2s'; set tcp_user_timeout = '3s'; set jit = off"
+        );
+        // Statements are prepared while tables are empty; the plans of that moment, scans and
+        // hashes of whole tables, would stay. Writers look rows up by key, always.
+        let writing = format!(
+            "{session}; set enable_seqscan = off; set enable_hashjoin = off; \
+             set enable_mergejoin = off"
+        );
+        // Readers filter by what the request says, which a plan for all requests cannot know.
+        let reading = format!(
+            "{session}; set plan_cache_mode = force_custom_plan; set statement_timeout = '10s'"
+        );
+        Ok(Self {
+            owner,
+            dialect: Dialect::Postgres,
+            write: pool(&options, limits::WRITE_CONNECTIONS, false, writing),
+            read: pool(&options, limits::READ_CONNECTIONS, true, reading),
+        })
+    }
+
+    /// Refuses a database that would lose answered commits; makes the schema on Postgres.
+    async fn check(&self, mode: Migrations) -> Result<(), OpenError> {
+        let unreachable = |cause| OpenError::Unreachable {
+            owner: self.owner,
+            cause,
+        };
+        match self.dialect {
+            Dialect::Sqlite => {
+                let version: String = sqlx::query_scalar("select sqlite_version()")
+                    .fetch_one(&self.write)
+                    .await
+                    .map_err(unreachable)?;
+                check_sqlite_version(&version)
+            }
+            Dialect::Postgres => {
+                let row = sqlx::query(
+                    "select current_setting('fsync'), current_setting('full_page_writes'), \
+                     current_setting('synchronous_commit')",
+                )
+                .fetch_one(&self.write)
+                .await
+                .map_err(unreachable)?;
+                for (index, setting) in ["fsync", "full_page_writes", "synchronous_commit"]
+                    .into_iter()
+                    .enumerate()
+                {
+                    let value: String = row.try_get(index).map_err(unreachable)?;
+                    if value == "off" {
+                        return Err(OpenError::NotDurable { setting, value });
+                    }
+                }
+                self.make_schema(mode).await.map_err(unreachable)
+            }
+        }
+    }
+
+    async fn make_schema(&self, mode: Migrations) -> Result<(), sqlx::Error> {
+        let known: i64 = sqlx::query_scalar(
+            "select count(*) from information_schema.schemata where schema_name = $1",
+        )
+        .bind(self.owner)
+        .fetch_one(&self.write)
+        .await?;
+        if known == 0 && mode == Migrations::Apply {
+            let create = format!("create schema if not exists \"{}\"", self.owner);
+            // The name is one of ours, a constant of the build.
+            sqlx::raw_sql(AssertSqlSafe(create))
+                .execute(&self.write)
+                .await?;
+        }
+        Ok(())
+    }
+}
+
+fn pool(options: &AnyConnectOptions, size: u32, probe: bool, settings: String) -> AnyPool {
+    AnyPoolOptions::new()
+        .max_connections(size)
+        .acquire_timeout(limits::ACQUIRE)
+        .test_before_acquire(probe)
+        .idle_timeout(Duration::from_secs(10 * 60))
+        .max_lifetime(None)
+        .after_connect(move |connection, _| {
+            // Put together from this file's own texts only.
+            let settings = AssertSqlSafe(settings.clone());
+            Box::pin(async move {
+                sqlx::raw_sql(settings).execute(connection).await?;
+                Ok(())
+            })
+        })
+        .connect_lazy_with(options.clone())
+}
+
+fn check_sqlite_version(found: &str) -> Result<(), OpenError> {
+    let parts = |version: &str| -> Vec<u32> {
+        version
+            .split('.')
+            .map(|part| part.parse().unwrap_or(0))
+            .collect()
+    };
+    if parts(found) < parts(LEAST_SQLITE) {
+        return Err(OpenError::OldSqlite {
+            found: found.to_owned(),
+            least: LEAST_SQLITE,
+        });
+    }
+    Ok(())
+}
+
+/// Holds a data folder for this process.
+#[derive(Debug)]
+pub struct FolderLock(
+    #[expect(dead_code, reason = "the lock lasts as long as the file is open")] std::fs::File,
+);
+
+impl FolderLock {
+    /// Makes the folder if need be and takes it; refused while another process has it.
+    pub fn take(folder: &Path) -> Result<Self, OpenError> {
+        let unusable = |cause| OpenError::Folder {
+            folder: folder.to_owned(),
+            cause,
+        };
+        std::fs::create_dir_all(folder).map_err(unusable)?;
+        let file = std::fs::File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(folder.join("lock"))
+            .map_err(unusable)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Self(file)),
+            Err(std::fs::TryLockError::WouldBlock) => Err(OpenError::InUse {
+                folder: folder.to_owned(),
+            }),
+            Err(std::fs::TryLockError::Error(cause)) => Err(unusable(cause)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sqlite_with_the_wal_reset_defect_is_refused() {
+        assert!(check_sqlite_version("3.51.2").is_err());
+        assert!(check_sqlite_version("3.46.0").is_err());
+        assert!(check_sqlite_version("3.51.3").is_ok());
+        assert!(check_sqlite_version("3.53.0").is_ok());
+        assert!(check_sqlite_version("4.0").is_ok());
+    }
+
+    #[tokio::test]
+    async fn the_linked_sqlite_is_new_enough() {
+        sqlx::any::install_default_drivers();
+        let pool = AnyPool::connect("sqlite::memory:").await.unwrap();
+        let version: String = sqlx::query_scalar("select sqlite_version()")
+            .fetch_one(&pool)
+            .await
+            .unwrap();
+        check_sqlite_version(&version).unwrap();
+    }
+}

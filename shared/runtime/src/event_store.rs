@@ -1,0 +1,480 @@
+//! The event store: what all services said happened, in one order that all read.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use sqlx::any::AnyRow;
+use sqlx::{AnyConnection, Row as _};
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use crate::clock::{Clock, Ids, Timestamp};
+use crate::database::{Database, Dialect, Location, OpenError};
+use crate::envelope_columns::{self, envelope_columns};
+use crate::error::StoreError;
+use crate::event::{Envelope, EventId, Position};
+use crate::limits;
+use crate::migrate::{self, Migrations};
+use crate::outbox::OutboxEvent;
+
+/// The name of its owner: of its file or schema.
+pub const OWNER: &str = "event_store";
+
+/// The event store.
+#[derive(Clone, Debug)]
+pub struct EventStore {
+    database: Database,
+    clock: Clock,
+    /// The newest position that this process knows of: a hint that readers wake on.
+    grew: watch::Sender<Position>,
+    /// The newest position that this process appended: what other processes are told.
+    appended: watch::Sender<Position>,
+}
+
+/// An event in the event store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredEvent {
+    /// Its place in the event store.
+    pub position: Position,
+    /// When it came in; never decreases with the position.
+    pub recorded_at: Timestamp,
+    /// Its place in its source's outbox.
+    pub source_position: Position,
+    /// The event.
+    pub envelope: Envelope,
+}
+
+/// A place in one particular event store, with the event that is there.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Anchor {
+    /// The id of the event store; empty before the first event was read.
+    pub log_id: String,
+    /// The place.
+    pub position: Position,
+    /// The id of the event there; empty at position 0.
+    pub event_id: String,
+}
+
+/// How much of a source's outbox the event store holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cursor {
+    /// The outbox position of the last event.
+    pub position: Position,
+    /// That event; nothing while there is none.
+    pub event: Option<EventId>,
+}
+
+/// What an append came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Appended {
+    /// The events are in; this is the newest position.
+    Done(Position),
+    /// They do not begin right after what is here; nothing was written.
+    NotNext(Cursor),
+}
+
+/// A stretch of the event store as one consumer reads it.
+#[derive(Debug)]
+pub(crate) struct Page {
+    /// The id of the event store.
+    pub(crate) log_id: String,
+    /// Its newest position.
+    pub(crate) head: Position,
+    /// The event at the position read after, if it is there.
+    pub(crate) anchor: Option<StoredEvent>,
+    /// The events of interest after it.
+    pub(crate) events: Vec<StoredEvent>,
+    /// The last event of the stretch, of interest or not; nothing if there is nothing new.
+    pub(crate) end: Option<Anchor>,
+}
+
+macro_rules! stored_event {
+    () => {
+        concat!(
+            "select position, recorded_at, source_position, source, ",
+            envelope_columns!(),
+            " from event"
+        )
+    };
+}
+
+impl EventStore {
+    /// Opens the event store, creating it where it may.
+    pub async fn open(
+        location: &Location,
+        clock: Clock,
+        ids: &Ids,
+        mode: Migrations,
+    ) -> Result<Self, OpenError> {
+        let database = Database::open(location, OWNER, migrate::of_event_store, mode).await?;
+        let store = Self {
+            database,
+            clock,
+            grew: watch::Sender::new(Position(0)),
+            appended: watch::Sender::new(Position(0)),
+        };
+        if mode == Migrations::Apply {
+            store.name(ids.next()).await?;
+        }
+        Ok(store)
+    }
+
+    /// Gives a new event store its id.
+    async fn name(&self, id: Uuid) -> Result<(), StoreError> {
+        let known: i64 = sqlx::query_scalar("select count(*) from log")
+            .fetch_one(self.database.reader())
+            .await?;
+        if known > 0 {
+            return Ok(());
+        }
+        let mut turn = self.database.take_turn().await?;
+        sqlx::query(
+            "insert into log (id, created_at) select $1, $2 where not exists (select 1 from log)",
+        )
+        .bind(id.to_string())
+        .bind(self.clock.now().0)
+        .execute(&mut *turn)
+        .await?;
+        Ok(turn.commit().await?)
+    }
+
+    /// Wakes whenever the event store has grown, as far as this process hears of it.
+    ///
+    /// Only a hint: a reader must look by itself now and then.
+    pub fn growth(&self) -> watch::Receiver<Position> {
+        self.grew.subscribe()
+    }
+
+    /// Wakes whenever this process has appended.
+    pub(crate) fn appends(&self) -> watch::Receiver<Position> {
+        self.appended.subscribe()
+    }
+
+    /// Tells the readers of this process that the event store has grown.
+    pub(crate) fn announce(&self, head: Position) {
+        raise(&self.grew, head);
+    }
+
+    /// Which database it lies in.
+    pub fn dialect(&self) -> Dialect {
+        self.database.dialect()
+    }
+
+    pub(crate) fn database(&self) -> &Database {
+        &self.database
+    }
+
+    /// Adds events of one source, in order and without a gap after those already here.
+    ///
+    /// An append that does not begin right there writes nothing: a crashed, doubled or late relay
+    /// can neither repeat, skip nor reorder.
+    pub async fn append(&self, events: &[OutboxEvent]) -> Result<Appended, StoreError> {
+        let Some(first) = events.first() else {
+            return Ok(Appended::Done(self.head().await?));
+        };
+        let source = first.envelope.source.as_str();
+        let mut turn = self.database.take_turn().await?;
+        let (head, last_recorded, cursor) = append_point(&mut turn, source).await?;
+        if first.position != cursor.position.next() {
+            return Ok(Appended::NotNext(cursor));
+        }
+        let recorded_at = self.clock.now().max(last_recorded);
+        let rows: Vec<_> = (1_i64..)
+            .zip(events)
+            .map(|(offset, event)| {
+                let place = (head.0 + offset, recorded_at.0, event.position, source);
+                (place, envelope_columns::values(&event.envelope))
+            })
+            .collect();
+        sqlx::query(concat!(
+            "insert into event (position, recorded_at, source_position, source, ",
+            envelope_columns!(),
+            ") select cast(value -> 0 ->> 0 as bigint), cast(value -> 0 ->> 1 as bigint), \
+             cast(value -> 0 ->> 2 as bigint), value -> 0 ->> 3, value -> 1 ->> 0, \
+             value -> 1 ->> 1, cast(value -> 1 ->> 2 as bigint), value -> 1 ->> 3, \
+             cast(value -> 1 ->> 4 as bigint), cast(value -> 1 ->> 5 as bigint), value -> 1 ->> 6, \
+             value -> 1 ->> 7, value -> 1 ->> 8, value -> 1 ->> 9, value -> 1 ->> 10 \
+             from json_each($1)"
+        ))
+        .bind(serde_json::to_string(&rows)?)
+        .execute(&mut *turn)
+        .await?;
+        // A commit whose answer is lost needs no inquiry: the relay asks for the cursor and goes on
+        // from there.
+        turn.commit().await?;
+        let head = head.plus(events.len());
+        raise(&self.appended, head);
+        raise(&self.grew, head);
+        Ok(Appended::Done(head))
+    }
+
+    /// How much of a source's outbox is here.
+    pub async fn cursor(&self, source: &str) -> Result<Cursor, StoreError> {
+        let mut connection = self.database.reader().acquire().await?;
+        cursor(&mut connection, source).await
+    }
+
+    /// The newest position.
+    pub async fn head(&self) -> Result<Position, StoreError> {
+        let head: i64 = sqlx::query_scalar("select coalesce(max(position), 0) from event")
+            .fetch_one(self.database.reader())
+            .await?;
+        Ok(Position(head))
+    }
+
+    /// The next stretch after a place: its events of these types (a JSON array), at most `limit`.
+    ///
+    /// The stretch is bounded by position as well: with a long backlog Postgres would otherwise
+    /// sort all of it for each page.
+    pub(crate) async fn page(
+        &self,
+        after: Position,
+        types: &str,
+        limit: usize,
+    ) -> Result<Page, StoreError> {
+        let mut connection = self.database.reader().acquire().await?;
+        let (log_id, head): (String, i64) = sqlx::query_as(
+            "select coalesce((select max(id) from log), ''), \
+             coalesce((select max(position) from event), 0)",
+        )
+        .fetch_one(&mut *connection)
+        .await?;
+        let last = after
+            .plus(limit * limits::LOG_WINDOW_FACTOR)
+            .min(Position(head));
+        let rows = sqlx::query(concat!(
+            stored_event!(),
+            " where position >= $1 and position <= $2 and (position = $1 or position = $2 \
+             or type in (select atom from json_each($3))) order by position limit $4"
+        ))
+        .bind(after.0)
+        .bind(last.0.max(after.0))
+        .bind(types)
+        .bind(limit_to_bind(limit + 2))
+        .fetch_all(&mut *connection)
+        .await?;
+        let mut events: Vec<StoredEvent> = rows.iter().map(read).collect::<Result<_, _>>()?;
+        let anchor =
+            (events.first().is_some_and(|event| event.position == after)).then(|| events.remove(0));
+        let end = events.last().map(|event| Anchor {
+            log_id: log_id.clone(),
+            position: event.position,
+            event_id: event.envelope.id.to_string(),
+        });
+        Ok(Page {
+            log_id,
+            head: Position(head),
+            anchor,
+            events,
+            end,
+        })
+    }
+
+    /// How long the oldest event after a place has been here.
+    pub(crate) async fn age_after(&self, position: Position) -> Result<Duration, StoreError> {
+        let recorded: Option<i64> =
+            sqlx::query_scalar("select recorded_at from event where position = $1")
+                .bind(position.next().0)
+                .fetch_optional(self.database.reader())
+                .await?;
+        let now = self.clock.now();
+        Ok(recorded.map_or(Duration::ZERO, |recorded| now.since(Timestamp(recorded))))
+    }
+
+    /// One event.
+    pub async fn event(&self, id: EventId) -> Result<Option<StoredEvent>, StoreError> {
+        let row = sqlx::query(concat!(stored_event!(), " where id = $1"))
+            .bind(id.to_string())
+            .fetch_optional(self.database.reader())
+            .await?;
+        row.as_ref().map(read).transpose()
+    }
+
+    /// At most `limit` events of this source, from an outbox position on.
+    pub(crate) async fn of_source(
+        connection: &mut AnyConnection,
+        source: &str,
+        first: Position,
+        limit: usize,
+    ) -> Result<Vec<StoredEvent>, StoreError> {
+        let rows = sqlx::query(concat!(
+            stored_event!(),
+            " where source = $1 and source_position >= $2 and source_position < $3 \
+             order by source_position"
+        ))
+        .bind(source)
+        .bind(first.0)
+        .bind(first.plus(limit).0)
+        .fetch_all(connection)
+        .await?;
+        rows.iter().map(read).collect()
+    }
+
+    /// The last position recorded by then; 0 if none was.
+    pub async fn position_at(&self, time: Timestamp) -> Result<Position, StoreError> {
+        let position: Option<i64> = sqlx::query_scalar(
+            "select position from event where recorded_at <= $1 \
+             order by recorded_at desc, position desc limit 1",
+        )
+        .bind(time.0)
+        .fetch_optional(self.database.reader())
+        .await?;
+        Ok(Position(position.unwrap_or(0)))
+    }
+
+    /// At most `limit` events that fit the filter, in its direction.
+    pub async fn find(
+        &self,
+        filter: &Filter,
+        limit: usize,
+    ) -> Result<Vec<StoredEvent>, StoreError> {
+        let (sql, key) = filter.statement();
+        let rows = sqlx::query(sql)
+            .bind(filter.after.0)
+            .bind(filter.before.0)
+            .bind(limit_to_bind(limit))
+            .bind(key)
+            .bind(filter.correlation.clone().unwrap_or_default())
+            .bind(filter.stream.clone().unwrap_or_default())
+            .bind(filter.kind.clone().unwrap_or_default())
+            .bind(filter.source.clone().unwrap_or_default())
+            .fetch_all(self.database.reader())
+            .await?;
+        rows.iter().map(read).collect()
+    }
+}
+
+/// Which events to find. Everything given must hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Filter {
+    /// What they belong to.
+    pub correlation: Option<String>,
+    /// Their stream.
+    pub stream: Option<String>,
+    /// Their name.
+    pub kind: Option<String>,
+    /// The service that wrote them.
+    pub source: Option<String>,
+    /// Only positions after this one.
+    pub after: Position,
+    /// Only positions before this one.
+    pub before: Position,
+    /// Whether the newest come first.
+    pub newest_first: bool,
+}
+
+impl Default for Filter {
+    fn default() -> Self {
+        Self {
+            correlation: None,
+            stream: None,
+            kind: None,
+            source: None,
+            after: Position(0),
+            before: Position(i64::MAX),
+            newest_first: false,
+        }
+    }
+}
+
+/// A statement that finds events, led by the index of one column; the other filters follow.
+macro_rules! find_by {
+    ($lead:literal, $order:literal) => {
+        concat!(
+            stored_event!(),
+            " where position > $1 and position < $2 and ",
+            $lead,
+            " and ($5 = '' or correlation_id = $5) and ($6 = '' or stream = $6) \
+             and ($7 = '' or type = $7) and ($8 = '' or source = $8) order by position",
+            $order,
+            " limit $3"
+        )
+    };
+}
+
+impl Filter {
+    /// The statement whose index fits best, and the value that leads it.
+    fn statement(&self) -> (&'static str, String) {
+        macro_rules! either_way {
+            ($lead:literal) => {
+                if self.newest_first {
+                    find_by!($lead, " desc")
+                } else {
+                    find_by!($lead, "")
+                }
+            };
+        }
+        if let Some(correlation) = &self.correlation {
+            return (either_way!("correlation_id = $4"), correlation.clone());
+        }
+        if let Some(stream) = &self.stream {
+            return (either_way!("stream = $4"), stream.clone());
+        }
+        if let Some(kind) = &self.kind {
+            return (either_way!("type = $4"), kind.clone());
+        }
+        (either_way!("$4 = ''"), String::new())
+    }
+}
+
+async fn append_point(
+    turn: &mut AnyConnection,
+    source: &str,
+) -> Result<(Position, Timestamp, Cursor), StoreError> {
+    let last: Option<(i64, i64)> =
+        sqlx::query_as("select position, recorded_at from event order by position desc limit 1")
+            .fetch_optional(&mut *turn)
+            .await?;
+    let (head, recorded_at) = last.unwrap_or((0, 0));
+    Ok((
+        Position(head),
+        Timestamp(recorded_at),
+        cursor(turn, source).await?,
+    ))
+}
+
+async fn cursor(connection: &mut AnyConnection, source: &str) -> Result<Cursor, StoreError> {
+    let last: Option<(i64, String)> = sqlx::query_as(
+        "select source_position, id from event where source = $1 \
+         order by source_position desc limit 1",
+    )
+    .bind(source)
+    .fetch_optional(connection)
+    .await?;
+    match last {
+        None => Ok(Cursor {
+            position: Position(0),
+            event: None,
+        }),
+        Some((position, id)) => {
+            let event = Some(EventId(envelope_columns::parse_id(&id)?));
+            Ok(Cursor {
+                position: Position(position),
+                event,
+            })
+        }
+    }
+}
+
+fn read(row: &AnyRow) -> Result<StoredEvent, StoreError> {
+    let source: String = row.try_get(3)?;
+    Ok(StoredEvent {
+        position: Position(row.try_get(0)?),
+        recorded_at: Timestamp(row.try_get(1)?),
+        source_position: Position(row.try_get(2)?),
+        envelope: envelope_columns::read(row, 4, source)?,
+    })
+}
+
+fn raise(level: &watch::Sender<Position>, head: Position) {
+    level.send_if_modified(|known| {
+        let newer = head > *known;
+        *known = head.max(*known);
+        newer
+    });
+}
+
+/// A limit as databases take it.
+pub(crate) fn limit_to_bind(limit: usize) -> i64 {
+    i64::try_from(limit).unwrap_or(i64::MAX)
+}

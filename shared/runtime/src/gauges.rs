@@ -1,0 +1,73 @@
+//! What a running service counts of itself.
+
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use crate::clock::Timestamp;
+
+/// Seconds over which a rate is taken.
+const RATE_SECONDS: i64 = 60;
+
+/// How far a service's loops are, as they saw it last.
+#[derive(Debug, Default)]
+pub(crate) struct Gauges {
+    /// The log position that the consumer has read up to.
+    pub(crate) consumed: Level,
+    /// Events handled.
+    pub(crate) handled: Rate,
+    /// The outbox's newest position.
+    pub(crate) outbox_head: Level,
+    /// Events relayed.
+    pub(crate) relayed: Rate,
+}
+
+/// A number that goes up.
+#[derive(Debug, Default)]
+pub(crate) struct Level(AtomicI64);
+
+impl Level {
+    pub(crate) fn set(&self, level: i64) {
+        self.0.store(level, Ordering::Relaxed);
+    }
+
+    pub(crate) fn get(&self) -> i64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// How many in each of the last seconds.
+#[derive(Debug)]
+pub(crate) struct Rate(Mutex<[(i64, u64); RATE_SECONDS as usize]>);
+
+impl Default for Rate {
+    fn default() -> Self {
+        Self(Mutex::new([(0, 0); RATE_SECONDS as usize]))
+    }
+}
+
+impl Rate {
+    /// Counts some more.
+    pub(crate) fn add(&self, count: usize, now: Timestamp) {
+        let second = now.0 / 1_000_000;
+        let index = usize::try_from(second.rem_euclid(RATE_SECONDS)).unwrap_or(0);
+        let mut seconds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(slot) = seconds.get_mut(index) else {
+            return;
+        };
+        if slot.0 != second {
+            *slot = (second, 0);
+        }
+        slot.1 += count as u64;
+    }
+
+    /// How many a second, over the last minute.
+    pub(crate) fn per_second(&self, now: Timestamp) -> f64 {
+        let second = now.0 / 1_000_000;
+        let seconds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let recent = seconds.iter().filter(|(at, _)| second - at < RATE_SECONDS);
+        let sum: u64 = recent.map(|(_, count)| count).sum();
+        let sum = u32::try_from(sum).unwrap_or(u32::MAX);
+        f64::from(sum) / 60.0
+    }
+}

@@ -1,0 +1,55 @@
+//! Wake-ups between processes that share an event store on Postgres, by LISTEN and NOTIFY.
+//!
+//! A notification is only a hint: it may be lost, and every reader looks by itself now and then.
+
+use sqlx::AssertSqlSafe;
+use sqlx::postgres::PgListener;
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+use crate::event::Position;
+use crate::event_store::EventStore;
+use crate::limits;
+
+const CHANNEL: &str = "waybill_log";
+
+/// Notifies other processes that this one appended: after the commits, and however many there were
+/// while the last notification was on its way, only once. Each NOTIFY takes a lock that all commits
+/// of the database queue for.
+pub(crate) async fn tell(store: EventStore, ending: CancellationToken) {
+    let mut appends = store.appends();
+    while let Some(Ok(())) = ending.run_until_cancelled(appends.changed()).await {
+        let head = *appends.borrow_and_update();
+        // A number of ours in a constant text: the statement takes no parameters.
+        let notify = AssertSqlSafe(format!("notify {CHANNEL}, '{head}'"));
+        if let Err(error) = sqlx::raw_sql(notify)
+            .execute(store.database().reader())
+            .await
+        {
+            debug!(%error, "could not notify other processes; they look by themselves");
+        }
+    }
+}
+
+/// Hears when other processes appended.
+pub(crate) async fn hear(url: String, store: EventStore, ending: CancellationToken) {
+    while !ending.is_cancelled() {
+        if let Err(error) = listen(&url, &store, &ending).await {
+            debug!(%error, "cannot listen to other processes; looking by itself meanwhile");
+        }
+        ending
+            .run_until_cancelled(tokio::time::sleep(limits::POLL))
+            .await;
+    }
+}
+
+async fn listen(url: &str, store: &EventStore, ending: &CancellationToken) -> sqlx::Result<()> {
+    let mut listener = PgListener::connect(url).await?;
+    listener.listen(CHANNEL).await?;
+    while let Some(heard) = ending.run_until_cancelled(listener.recv()).await {
+        if let Ok(head) = heard?.payload().parse() {
+            store.announce(Position(head));
+        }
+    }
+    Ok(())
+}

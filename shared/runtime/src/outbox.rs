@@ -1,0 +1,124 @@
+//! A service's outbox: what it says happened, written in the transaction that made it happen.
+
+use std::collections::HashMap;
+
+use sqlx::any::AnyRow;
+use sqlx::{AnyConnection, AnyPool, Row as _};
+
+use crate::envelope_columns::{self, envelope_columns};
+use crate::error::StoreError;
+use crate::event::{Envelope, EventId, Position, Version};
+
+/// An event in an outbox.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutboxEvent {
+    /// Its place in the outbox.
+    pub position: Position,
+    /// The event.
+    pub envelope: Envelope,
+}
+
+/// What an outbox knows of one stream.
+#[derive(Clone, Debug)]
+pub(crate) struct StreamHead {
+    /// The version of its last event, 0 if it has none.
+    pub(crate) version: Version,
+    /// The id of its first event, empty if it has none.
+    pub(crate) first: String,
+}
+
+/// Adds events at the end. The caller holds the turn and dealt the positions.
+pub(crate) async fn insert(
+    connection: &mut AnyConnection,
+    events: &[OutboxEvent],
+) -> Result<(), StoreError> {
+    let rows: Vec<_> = events
+        .iter()
+        .map(|event| (event.position, envelope_columns::values(&event.envelope)))
+        .collect();
+    sqlx::query(concat!(
+        "insert into outbox (position, ",
+        envelope_columns!(),
+        ") select cast(value ->> 0 as bigint), value -> 1 ->> 0, value -> 1 ->> 1, \
+         cast(value -> 1 ->> 2 as bigint), value -> 1 ->> 3, cast(value -> 1 ->> 4 as bigint), \
+         cast(value -> 1 ->> 5 as bigint), value -> 1 ->> 6, value -> 1 ->> 7, value -> 1 ->> 8, \
+         value -> 1 ->> 9, value -> 1 ->> 10 from json_each($1)"
+    ))
+    .bind(serde_json::to_string(&rows)?)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// What is known of each of these streams.
+pub(crate) async fn streams(
+    connection: &mut AnyConnection,
+    streams: &[&str],
+) -> Result<HashMap<String, StreamHead>, StoreError> {
+    let rows: Vec<(String, i64, String)> = sqlx::query_as(
+        "select atom, \
+         coalesce((select max(stream_version) from outbox where stream = atom), 0), \
+         coalesce((select id from outbox where stream = atom and stream_version = 1), '') \
+         from json_each($1)",
+    )
+    .bind(serde_json::to_string(streams)?)
+    .fetch_all(connection)
+    .await?;
+    let head = |(stream, version, first)| {
+        (
+            stream,
+            StreamHead {
+                version: Version(version),
+                first,
+            },
+        )
+    };
+    Ok(rows.into_iter().map(head).collect())
+}
+
+/// At most `limit` events from `first` on, in order.
+pub(crate) async fn page(
+    connection: &mut AnyConnection,
+    source: &str,
+    first: Position,
+    limit: usize,
+) -> Result<Vec<OutboxEvent>, StoreError> {
+    let rows = sqlx::query(concat!(
+        "select position, ",
+        envelope_columns!(),
+        " from outbox where position >= $1 and position < $2 order by position"
+    ))
+    .bind(first.0)
+    .bind(first.plus(limit).0)
+    .fetch_all(connection)
+    .await?;
+    rows.iter().map(|row| read(row, source)).collect()
+}
+
+/// The place of the last event, 0 if there is none.
+pub(crate) async fn head(pool: &AnyPool) -> Result<Position, StoreError> {
+    let head: i64 = sqlx::query_scalar("select coalesce(max(position), 0) from outbox")
+        .fetch_one(pool)
+        .await?;
+    Ok(Position(head))
+}
+
+/// The id of the event at a position, if there is one.
+pub(crate) async fn id_at(
+    connection: &mut AnyConnection,
+    position: Position,
+) -> Result<Option<EventId>, StoreError> {
+    let id: Option<String> = sqlx::query_scalar("select id from outbox where position = $1")
+        .bind(position.0)
+        .fetch_optional(connection)
+        .await?;
+    id.map(|id| envelope_columns::parse_id(&id).map(EventId))
+        .transpose()
+}
+
+fn read(row: &AnyRow, source: &str) -> Result<OutboxEvent, StoreError> {
+    Ok(OutboxEvent {
+        position: Position(row.try_get(0)?),
+        envelope: envelope_columns::read(row, 1, source.to_owned())?,
+    })
+}

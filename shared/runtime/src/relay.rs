@@ -1,0 +1,77 @@
+//! A service's relay: it appends the service's outbox to the event store, in order, once.
+
+use std::sync::Arc;
+
+use crate::core::Core;
+use crate::error::{Divergence, StoreError};
+use crate::event::Position;
+use crate::event_store::{Appended, Cursor};
+use crate::limits;
+use crate::outbox;
+use crate::service::Service;
+use crate::writer::Step;
+
+/// The relay of one service.
+#[derive(Debug)]
+pub struct Relay<S: Service> {
+    core: Arc<Core<S>>,
+    cursor: Option<Cursor>,
+}
+
+impl<S: Service> Relay<S> {
+    pub(crate) fn new(core: Arc<Core<S>>) -> Self {
+        Self { core, cursor: None }
+    }
+
+    /// Appends the next page of the outbox.
+    ///
+    /// The page begins with the event that the event store has last: an outbox that does not hold
+    /// it is not the one that the event store knows.
+    pub async fn step(&mut self) -> Result<Step, StoreError> {
+        let core = &self.core;
+        let cursor = match self.cursor {
+            Some(cursor) => cursor,
+            None => core.event_store.cursor(S::NAME).await?,
+        };
+        self.cursor = None;
+        let mut reader = core.database.reader().acquire().await?;
+        let first = cursor.position.max(Position(1));
+        let mut page = outbox::page(&mut reader, S::NAME, first, limits::RELAY_PAGE + 1).await?;
+        drop(reader);
+        if let Some(event) = cursor.event {
+            let shown = page.first().map(|first| first.envelope.id);
+            if shown != Some(event) {
+                let head = outbox::head(core.database.reader()).await?;
+                let (service, known) = (S::NAME.to_owned(), cursor.position);
+                return Err(StoreError::Diverged(Divergence::OlderService {
+                    service,
+                    known,
+                    head,
+                }));
+            }
+            page.remove(0);
+        }
+        let Some(last) = page.last() else {
+            self.cursor = Some(cursor);
+            return Ok(Step::Idle);
+        };
+        let next = Cursor {
+            position: last.position,
+            event: Some(last.envelope.id),
+        };
+        match core.event_store.append(&page).await? {
+            Appended::Done(_) => {
+                core.gauges.relayed.add(page.len(), core.clock.now());
+                metrics::counter!("waybill_events_relayed_total", "service" => S::NAME)
+                    .increment(page.len() as u64);
+                self.cursor = Some(next);
+                Ok(Step::Did(page.len()))
+            }
+            // Another relay of this service was faster; go on from where it is.
+            Appended::NotNext(actual) => {
+                self.cursor = Some(actual);
+                Ok(Step::Did(0))
+            }
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! Runs of a service: how the next one learns that the last did not end cleanly.
+
+use sqlx::AnyConnection;
+
+use crate::clock::Timestamp;
+use crate::error::StoreError;
+
+/// Notes that a run begins; the earlier ones that are not known to have ended.
+pub(crate) async fn begin(
+    connection: &mut AnyConnection,
+    run: &str,
+    now: Timestamp,
+) -> Result<Vec<String>, StoreError> {
+    let unclean = sqlx::query_scalar("select id from runs")
+        .fetch_all(&mut *connection)
+        .await?;
+    sqlx::query("insert into runs (id, started_at) values ($1, $2)")
+        .bind(run.to_owned())
+        .bind(now.0)
+        .execute(connection)
+        .await?;
+    Ok(unclean)
+}
+
+/// Notes that runs have ended, or are done with.
+pub(crate) async fn end(connection: &mut AnyConnection, runs: &[String]) -> Result<(), StoreError> {
+    sqlx::query("delete from runs where id in (select atom from json_each($1))")
+        .bind(serde_json::to_string(runs)?)
+        .execute(connection)
+        .await?;
+    Ok(())
+}

@@ -1,0 +1,439 @@
+//! A process that runs services: it opens them, repeats their steps, and stops them.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{error, info, warn};
+
+use crate::clock::{Clock, Ids};
+use crate::command::Job;
+use crate::core::Core;
+use crate::database::{Dialect, FolderLock, Location, OpenError};
+use crate::error::StoreError;
+use crate::event_store::EventStore;
+use crate::handle::Handle;
+use crate::health::Health;
+use crate::limits;
+use crate::migrate::Migrations;
+use crate::notify;
+use crate::relay::Relay;
+use crate::service::Service;
+use crate::writer::{Step, Writer};
+
+/// What runs in this process, and how it is stopped.
+#[derive(Debug)]
+pub struct Runtime {
+    event_store: EventStore,
+    location: Location,
+    clock: Clock,
+    ids: Ids,
+    mode: Migrations,
+    health: Health,
+    tasks: TaskTracker,
+    /// Cancelled first: writers take no more commands, finish what they have, and end.
+    stopping: CancellationToken,
+    /// Cancelled when writers have ended: relays pass on what is left, and end.
+    drained: CancellationToken,
+    writers: TaskTracker,
+    aborts: Aborts,
+    _lock: Option<FolderLock>,
+}
+
+type Aborts = Arc<Mutex<HashMap<String, AbortHandle>>>;
+type Looping = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+impl Runtime {
+    /// Opens the event store; the services are added with [`Runtime::host`].
+    pub async fn open(
+        location: Location,
+        event_store: Option<Location>,
+        clock: Clock,
+        ids: Ids,
+        mode: Migrations,
+    ) -> Result<Self, OpenError> {
+        let lock = match &location {
+            Location::Folder(folder) => Some(FolderLock::take(folder)?),
+            Location::Postgres(_) => None,
+        };
+        let at = event_store.unwrap_or_else(|| location.clone());
+        let store = EventStore::open(&at, clock.clone(), &ids, mode).await?;
+        let runtime = Self {
+            event_store: store,
+            location,
+            clock: clock.clone(),
+            ids,
+            mode,
+            health: Health::new(clock),
+            tasks: TaskTracker::new(),
+            stopping: CancellationToken::new(),
+            drained: CancellationToken::new(),
+            writers: TaskTracker::new(),
+            aborts: Aborts::default(),
+            _lock: lock,
+        };
+        if let (Dialect::Postgres, Location::Postgres(url)) = (runtime.event_store.dialect(), at) {
+            runtime.connect_processes(url);
+        }
+        Ok(runtime)
+    }
+
+    /// Opens a service and begins to run it.
+    pub async fn host<S: Service>(&self, settings: S::Settings) -> Result<Handle<S>, OpenError> {
+        let (location, store) = (&self.location, self.event_store.clone());
+        let (clock, ids) = (self.clock.clone(), self.ids.clone());
+        let core = Core::<S>::open(location, store, settings, clock, ids, self.mode).await?;
+        let core = Arc::new(core);
+        // A service that lost history must not write over what others have read of it.
+        Relay::new(Arc::clone(&core)).step().await?;
+        let (queue, jobs) = mpsc::channel(limits::COMMAND_QUEUE);
+        self.run_writer(Arc::clone(&core), jobs);
+        self.run_relay(Arc::clone(&core));
+        Ok(Handle::new(core, queue))
+    }
+
+    /// The event store.
+    pub fn event_store(&self) -> &EventStore {
+        &self.event_store
+    }
+
+    /// Whether everything here works.
+    pub fn health(&self) -> &Health {
+        &self.health
+    }
+
+    /// Aborts a loop wherever it is, as a drill; it is started again. Whether there is such a loop.
+    pub fn abort(&self, name: &str) -> bool {
+        let aborts = self.aborts.lock().unwrap_or_else(PoisonError::into_inner);
+        aborts.get(name).is_some_and(|handle| {
+            handle.abort();
+            true
+        })
+    }
+
+    /// Ends everything: queues are drained, outboxes relayed, checkpoints saved.
+    pub async fn stop(self) {
+        self.stopping.cancel();
+        self.writers.close();
+        self.writers.wait().await;
+        self.drained.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    fn run_writer<S: Service>(&self, core: Arc<Core<S>>, jobs: mpsc::Receiver<Job<S>>) {
+        let queue = Queue {
+            receiver: jobs,
+            in_hand: None,
+        };
+        let jobs = Arc::new(tokio::sync::Mutex::new(queue));
+        let (stopping, health) = (self.stopping.clone(), self.health.clone());
+        let name = format!("{}.writer", S::NAME);
+        let make = {
+            let name = name.clone();
+            move || -> Looping {
+                let writing = Writing {
+                    name: name.clone(),
+                    core: Arc::clone(&core),
+                    jobs: Arc::clone(&jobs),
+                    stopping: stopping.clone(),
+                    health: health.clone(),
+                };
+                Box::pin(writing.run())
+            }
+        };
+        self.supervise(name, make, &self.writers);
+    }
+
+    fn run_relay<S: Service>(&self, core: Arc<Core<S>>) {
+        let (drained, health) = (self.drained.clone(), self.health.clone());
+        let name = format!("{}.relay", S::NAME);
+        let make = {
+            let name = name.clone();
+            move || -> Looping {
+                Box::pin(relay(
+                    name.clone(),
+                    Arc::clone(&core),
+                    drained.clone(),
+                    health.clone(),
+                ))
+            }
+        };
+        self.supervise(name, make, &self.tasks);
+    }
+
+    /// Tells other processes when the event store grows here, and hears when it grows there.
+    ///
+    /// Both only hasten what polling does anyway, so their health is not asked for.
+    fn connect_processes(&self, url: String) {
+        let (store, drained) = (self.event_store.clone(), self.drained.clone());
+        self.tasks
+            .spawn(notify::tell(store.clone(), drained.clone()));
+        self.tasks.spawn(notify::hear(url, store, drained));
+    }
+
+    /// Runs a loop, and again if it dies: not ready in the meantime, and never silently gone.
+    fn supervise(
+        &self,
+        name: String,
+        make: impl Fn() -> Looping + Send + 'static,
+        tracker: &TaskTracker,
+    ) {
+        let (health, aborts) = (self.health.clone(), Arc::clone(&self.aborts));
+        health.expect(&name);
+        tracker.spawn(async move {
+            loop {
+                let running = tokio::spawn(make());
+                aborts
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .insert(name.clone(), running.abort_handle());
+                let Err(died) = running.await else { break };
+                error!(name, %died, "a loop died; it is started again");
+                health.bad(&name, "died; being started again".to_owned());
+                tokio::time::sleep(limits::BACKOFF_LONGEST).await;
+            }
+            health.forget(&name);
+        });
+    }
+}
+
+/// The loop of a service's writer.
+struct Writing<S: Service> {
+    name: String,
+    core: Arc<Core<S>>,
+    jobs: Arc<tokio::sync::Mutex<Queue<S>>>,
+    stopping: CancellationToken,
+    health: Health,
+}
+
+impl<S: Service> Writing<S> {
+    /// Commands first, then timers, then events; waits only when none of them had any.
+    async fn run(self) {
+        let jobs = Arc::clone(&self.jobs);
+        let mut jobs = jobs.lock().await;
+        let mut writer = Writer::new(Arc::clone(&self.core));
+        let run = self.core.ids.next().to_string();
+        let mut growth = self.core.event_store.growth();
+        let mut backoff = Backoff::default();
+        let mut retries = true;
+        let mut pruned_at = self.core.clock.now();
+        while let Err(trouble) = writer.start(&run).await {
+            self.note(&trouble);
+            if self.stopping.is_cancelled() {
+                return;
+            }
+            self.refuse_while(&mut writer, &mut jobs, backoff.longer())
+                .await;
+        }
+        backoff.reset();
+        while !self.stopping.is_cancelled() {
+            growth.mark_unchanged();
+            let did = self.round(&mut writer, &mut jobs, retries).await;
+            retries = false;
+            match did {
+                Ok(Step::Did(_)) => {
+                    self.health.good(&self.name);
+                    backoff.reset();
+                }
+                Ok(Step::Idle) => {
+                    self.health.good(&self.name);
+                    backoff.reset();
+                    let now = self.core.clock.now();
+                    if now.since(pruned_at) > limits::PRUNE_EVERY {
+                        pruned_at = now;
+                        if let Err(trouble) = writer.step_prune().await {
+                            self.note(&trouble);
+                        }
+                    }
+                    let timer = writer.next_due().map(|due| due.since(now));
+                    let wait = timer.unwrap_or(limits::POLL).min(limits::POLL);
+                    tokio::select! {
+                        biased;
+                        () = self.stopping.cancelled() => {}
+                        () = self.core.retry.notified() => retries = true,
+                        () = jobs.arrived() => {}
+                        _ = growth.changed() => {}
+                        () = tokio::time::sleep(wait) => retries = true,
+                    }
+                }
+                Err(trouble) => {
+                    self.note(&trouble);
+                    retries = true;
+                    self.refuse_while(&mut writer, &mut jobs, backoff.longer())
+                        .await;
+                }
+            }
+        }
+        self.drain(&mut writer, &mut jobs, &run).await;
+    }
+
+    /// One step of each kind.
+    async fn round(
+        &self,
+        writer: &mut Writer<S>,
+        jobs: &mut Queue<S>,
+        retries: bool,
+    ) -> Result<Step, StoreError> {
+        let mut idle = true;
+        let waiting = jobs.take(writer.unit_size(true));
+        if !waiting.is_empty() {
+            writer.step_commands(waiting).await?;
+            idle = false;
+        }
+        let size = writer.unit_size(!jobs.is_empty());
+        if writer
+            .next_due()
+            .is_some_and(|due| due <= self.core.clock.now())
+        {
+            idle &= writer.step_timers(size).await? == Step::Idle;
+        }
+        if retries {
+            idle &= writer.step_retries(size).await? == Step::Idle;
+        }
+        idle &= writer.step_events(size).await? == Step::Idle;
+        Ok(if idle { Step::Idle } else { Step::Did(1) })
+    }
+
+    /// Waits, and meanwhile goes on trying commands, so that their callers hear soon.
+    async fn refuse_while(&self, writer: &mut Writer<S>, jobs: &mut Queue<S>, pause: Duration) {
+        tokio::select! {
+            () = self.stopping.cancelled() => {}
+            () = tokio::time::sleep(pause) => {}
+            () = jobs.arrived() => {}
+        }
+        let waiting = jobs.take(limits::UNIT_WHILE_COMMANDS_WAIT);
+        if !waiting.is_empty()
+            && let Err(trouble) = writer.step_commands(waiting).await
+        {
+            self.note(&trouble);
+        }
+    }
+
+    /// Carries out what is still in the queue, then saves how far was read.
+    async fn drain(&self, writer: &mut Writer<S>, jobs: &mut Queue<S>, run: &str) {
+        jobs.receiver.close();
+        loop {
+            let waiting = jobs.take(limits::UNIT_MESSAGES);
+            if waiting.is_empty() {
+                break;
+            }
+            if let Err(trouble) = writer.step_commands(waiting).await {
+                self.note(&trouble);
+            }
+        }
+        match writer.stop(run).await {
+            Ok(()) => info!(name = self.name, "stopped"),
+            Err(trouble) => {
+                warn!(name = self.name, %trouble, "stopped without saving how far it was")
+            }
+        }
+    }
+
+    fn note(&self, trouble: &StoreError) {
+        warn!(name = self.name, %trouble, "a step failed");
+        self.health.bad(&self.name, trouble.to_string());
+    }
+}
+
+/// The queue of commands, of which one may be in hand already.
+#[derive(Debug)]
+struct Queue<S: Service> {
+    receiver: mpsc::Receiver<Job<S>>,
+    in_hand: Option<Job<S>>,
+}
+
+impl<S: Service> Queue<S> {
+    /// Takes those that wait, at most so many.
+    fn take(&mut self, most: usize) -> Vec<Job<S>> {
+        let mut taken: Vec<Job<S>> = self.in_hand.take().into_iter().collect();
+        while taken.len() < most
+            && let Ok(job) = self.receiver.try_recv()
+        {
+            taken.push(job);
+        }
+        taken
+    }
+
+    fn is_empty(&self) -> bool {
+        self.in_hand.is_none() && self.receiver.is_empty()
+    }
+
+    /// Returns when a command waits.
+    async fn arrived(&mut self) {
+        if self.in_hand.is_none() {
+            self.in_hand = self.receiver.recv().await;
+        }
+        if self.in_hand.is_none() {
+            // Nobody is left who could send one.
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// The loop of a service's relay.
+async fn relay<S: Service>(
+    name: String,
+    core: Arc<Core<S>>,
+    drained: CancellationToken,
+    health: Health,
+) {
+    let mut relay = Relay::new(Arc::clone(&core));
+    let mut backoff = Backoff::default();
+    loop {
+        let ending = drained.is_cancelled();
+        let pause = match relay.step().await {
+            Ok(Step::Did(_)) => {
+                health.good(&name);
+                backoff.reset();
+                continue;
+            }
+            Ok(Step::Idle) => {
+                health.good(&name);
+                backoff.reset();
+                limits::POLL
+            }
+            Err(trouble) => {
+                warn!(name, %trouble, "a step failed");
+                health.bad(&name, trouble.to_string());
+                backoff.longer()
+            }
+        };
+        if ending {
+            return;
+        }
+        tokio::select! {
+            () = drained.cancelled() => {}
+            () = core.outbox_grew.notified() => {}
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}
+
+/// Pauses that grow while trouble lasts.
+#[derive(Debug)]
+struct Backoff(Duration);
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self(limits::BACKOFF_FIRST)
+    }
+}
+
+impl Backoff {
+    fn longer(&mut self) -> Duration {
+        let pause = self.0;
+        self.0 = (pause * 2).min(limits::BACKOFF_LONGEST);
+        pause
+    }
+
+    fn reset(&mut self) {
+        *self = Self::default();
+    }
+}

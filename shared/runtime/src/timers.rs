@@ -1,0 +1,152 @@
+//! Timers: what a service asked to be reminded of, set and cleared by its own events.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+use sqlx::{AnyConnection, AnyPool};
+
+use crate::clock::Timestamp;
+use crate::error::StoreError;
+use crate::event_store::limit_to_bind;
+
+/// A timer as it is stored.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct StoredTimer {
+    /// Names it.
+    pub(crate) key: String,
+    /// When it comes due.
+    pub(crate) due_at: Timestamp,
+    /// What comes back then, as JSON.
+    pub(crate) payload: String,
+    /// The event that set it.
+    pub(crate) event_id: String,
+    /// What it belongs to.
+    pub(crate) correlation: String,
+    /// W3C trace context, or empty.
+    pub(crate) traceparent: String,
+}
+
+type TimerRow = (String, i64, String, String, String, String);
+
+fn read((key, due_at, payload, event_id, correlation, traceparent): TimerRow) -> StoredTimer {
+    StoredTimer {
+        key,
+        due_at: Timestamp(due_at),
+        payload,
+        event_id,
+        correlation,
+        traceparent,
+    }
+}
+
+/// Timers due by then whose lane is not held back, the earliest first.
+pub(crate) async fn due(
+    pool: &AnyPool,
+    now: Timestamp,
+    limit: usize,
+) -> Result<Vec<StoredTimer>, StoreError> {
+    let rows: Vec<TimerRow> = sqlx::query_as(
+        "select timer_key, due_at, payload, event_id, correlation_id, traceparent from timers \
+         where due_at <= $1 and correlation_id not in \
+         (select lane from dead_letters where status in ('parked', 'waiting', 'retrying')) \
+         order by due_at, timer_key limit $2",
+    )
+    .bind(now.0)
+    .bind(limit_to_bind(limit))
+    .fetch_all(pool)
+    .await?;
+    Ok(rows.into_iter().map(read).collect())
+}
+
+/// When the next timer comes due whose lane is not held back.
+pub(crate) async fn next_due(pool: &AnyPool) -> Result<Option<Timestamp>, StoreError> {
+    let due: Option<i64> = sqlx::query_scalar(
+        "select due_at from timers where correlation_id not in \
+         (select lane from dead_letters where status in ('parked', 'waiting', 'retrying')) \
+         order by due_at limit 1",
+    )
+    .fetch_optional(pool)
+    .await?;
+    Ok(due.map(Timestamp))
+}
+
+/// Which of these timers are still set as they were read: another replica may have been faster.
+pub(crate) async fn still_set(
+    connection: &mut AnyConnection,
+    timers: &[StoredTimer],
+) -> Result<BTreeSet<(String, String)>, StoreError> {
+    let keys: Vec<&str> = timers.iter().map(|timer| timer.key.as_str()).collect();
+    let rows: Vec<(String, String)> = sqlx::query_as(
+        "select timer_key, event_id from timers \
+         where timer_key in (select atom from json_each($1))",
+    )
+    .bind(serde_json::to_string(&keys)?)
+    .fetch_all(connection)
+    .await?;
+    Ok(rows.into_iter().collect())
+}
+
+/// Sets and clears timers by key.
+pub(crate) async fn change(
+    connection: &mut AnyConnection,
+    changes: &BTreeMap<String, Option<StoredTimer>>,
+) -> Result<(), StoreError> {
+    let cleared: Vec<&String> = changes
+        .iter()
+        .filter(|(_, timer)| timer.is_none())
+        .map(|(key, _)| key)
+        .collect();
+    if !cleared.is_empty() {
+        sqlx::query("delete from timers where timer_key in (select atom from json_each($1))")
+            .bind(serde_json::to_string(&cleared)?)
+            .execute(&mut *connection)
+            .await?;
+    }
+    let set: Vec<_> = changes
+        .values()
+        .flatten()
+        .map(|t| {
+            (
+                &t.key,
+                t.due_at.0,
+                &t.payload,
+                &t.event_id,
+                &t.correlation,
+                &t.traceparent,
+            )
+        })
+        .collect();
+    if !set.is_empty() {
+        sqlx::query(
+            "insert into timers (timer_key, due_at, payload, event_id, correlation_id, traceparent) \
+             select value ->> 0, cast(value ->> 1 as bigint), value ->> 2, value ->> 3, \
+             value ->> 4, value ->> 5 from json_each($1) where true \
+             on conflict (timer_key) do update set due_at = excluded.due_at, \
+             payload = excluded.payload, event_id = excluded.event_id, \
+             correlation_id = excluded.correlation_id, traceparent = excluded.traceparent",
+        )
+        .bind(serde_json::to_string(&set)?)
+        .execute(&mut *connection)
+        .await?;
+    }
+    Ok(())
+}
+
+/// Every timer, for a fold to compare with.
+pub(crate) async fn all(connection: &mut AnyConnection) -> Result<Vec<StoredTimer>, StoreError> {
+    let rows: Vec<TimerRow> = sqlx::query_as(
+        "select timer_key, due_at, payload, event_id, correlation_id, traceparent from timers \
+         order by timer_key",
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(rows.into_iter().map(read).collect())
+}
+
+/// Forgets every timer, to be set anew by a fold.
+pub(crate) async fn clear(connection: &mut AnyConnection) -> Result<(), StoreError> {
+    sqlx::query("delete from timers")
+        .execute(connection)
+        .await?;
+    Ok(())
+}

@@ -1,0 +1,135 @@
+//! All routes of a process put together, with what holds for every one of them.
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::Request;
+use axum::http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
+use axum::http::{HeaderValue, StatusCode};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use tokio_util::sync::CancellationToken;
+use tower_http::catch_panic::CatchPanicLayer;
+use utoipa::OpenApi as _;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use utoipa_swagger_ui::{Config, SwaggerUi};
+use waybill_runtime::{Clock, Handle, Health, Service};
+
+use crate::document;
+use crate::health::{self, Readiness};
+use crate::limits;
+use crate::metrics::{self, measure};
+use crate::ops;
+use crate::problem::{PROBLEM_JSON, Problem};
+use crate::state::App;
+
+const DOCUMENT_PATH: &str = "/openapi.json";
+const DOCS_PATH: &str = "/docs";
+
+/// The routes of a process, while they are being put together.
+pub struct Site {
+    routes: OpenApiRouter,
+    clock: Clock,
+    stopping: CancellationToken,
+}
+
+impl Site {
+    /// A site with no service yet: health, metrics and the document.
+    #[must_use]
+    pub fn new(clock: Clock, health: Health, stopping: CancellationToken) -> Self {
+        let readiness = Readiness { health, stopping: stopping.clone() };
+        let routes = OpenApiRouter::with_openapi(document::base())
+            .routes(routes!(health::livez))
+            .routes(routes!(health::readyz))
+            .routes(routes!(metrics::show_metrics))
+            .routes(routes!(openapi_document))
+            .with_state(readiness);
+        Self { routes, clock, stopping }
+    }
+
+    /// Adds a service's routes and those of its operators.
+    #[must_use]
+    pub fn service<S: Service>(self, handle: Handle<S>, routes: OpenApiRouter<App<S>>) -> Self {
+        let app = App::new(handle, self.stopping.clone());
+        let ops = OpenApiRouter::with_openapi(ops::Schemas::openapi()).merge(ops::routes::<S>());
+        self.merge(routes.merge(ops).with_state(app))
+    }
+
+    /// Adds routes that have their state already.
+    #[must_use]
+    pub fn merge(mut self, routes: OpenApiRouter) -> Self {
+        self.routes = self.routes.merge(routes);
+        self
+    }
+
+    /// The OpenAPI document of all routes so far.
+    #[must_use]
+    pub fn document(&self) -> &utoipa::openapi::OpenApi {
+        self.routes.get_openapi()
+    }
+
+    /// All routes, ready to be served.
+    pub fn into_router(self) -> Result<Router, serde_json::Error> {
+        let (router, document) = self.routes.split_for_parts();
+        let document = Bytes::from(serde_json::to_vec(&document)?);
+        let swagger = SwaggerUi::new(DOCS_PATH).config(Config::from(DOCUMENT_PATH));
+        Ok(router
+            .merge(swagger)
+            .layer(axum::Extension(Document(document)))
+            .layer(CatchPanicLayer::custom(after_panic))
+            .layer(from_fn_with_state(self.clock, measure))
+            .layer(from_fn(conform)))
+    }
+}
+
+/// The document, as it is sent.
+#[derive(Clone)]
+struct Document(Bytes);
+
+/// Show the OpenAPI document of this process.
+#[utoipa::path(
+    get, path = "/openapi.json", tag = "process",
+    responses((status = 200, description = "The document.", body = Object, content_type = "application/json")),
+)]
+async fn openapi_document(axum::Extension(document): axum::Extension<Document>) -> Response {
+    ([(CONTENT_TYPE, "application/json")], document.0).into_response()
+}
+
+/// The panic's message was already logged where it arose; a client learns nothing of it.
+fn after_panic(_: Box<dyn std::any::Any + Send>) -> Response {
+    tracing::error!("a handler panicked");
+    Problem::of(StatusCode::INTERNAL_SERVER_ERROR).into_response()
+}
+
+/// What holds for every answer: an error is a problem, whoever reports it; nothing is guessed or kept.
+async fn conform(request: Request, next: Next) -> Response {
+    let docs = request.uri().path().starts_with(DOCS_PATH);
+    let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
+    let mut response = if target > limits::TARGET_BYTES {
+        Problem::of(StatusCode::URI_TOO_LONG).into_response()
+    } else {
+        as_problem(next.run(request).await)
+    };
+    let headers = response.headers_mut();
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    if !docs {
+        headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    }
+    response
+}
+
+/// Errors that the framework reports have other media types, or none.
+fn as_problem(mut response: Response) -> Response {
+    let status = response.status();
+    let media_type = response.headers().get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+    let ours = matches!(media_type, Some(b"application/json"))
+        || media_type.is_some_and(|media_type| media_type == PROBLEM_JSON.as_bytes());
+    if !(status.is_client_error() || status.is_server_error()) || ours {
+        return response;
+    }
+    let mut problem = Problem::of(status).into_response();
+    if let Some(allow) = response.headers_mut().remove(ALLOW) {
+        problem.headers_mut().insert(ALLOW, allow);
+    }
+    problem
+}
