@@ -3,7 +3,7 @@
 
 -- Every product with its stock. The list of the API is in the order of the primary key.
 create table products (
-    sku text not null primary key,
+    sku text collate "binary" not null primary key,
     name text not null,
     price bigint not null check (price between 0 and 1000000000000),
     currency text not null,                 -- ISO 4217, of `price`, which is in its minor units

@@ -38,7 +38,7 @@ create index orders_by_customer_and_status on orders (customer_id, status, id);
 
 -- The products as this service knows them, so that placing an order asks nobody else.
 create table catalogue (
-    sku text not null primary key,
+    sku text collate "binary" not null primary key,
     name text not null,
     price bigint not null check (price between 0 and 1000000000000),
     currency text not null,                 -- ISO 4217, of `price`, which is in its minor units

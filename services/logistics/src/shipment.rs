@@ -176,12 +176,12 @@ pub enum Refusal {
 type Decision = Result<Vec<LogisticsEvent>, Refusal>;
 
 /// Which rows a message concerns.
-pub fn concerns(message: &Message<LogisticsService>, tables: &mut LogisticsTables) {
+pub(crate) fn concerns(message: &Message<LogisticsService>, tables: &mut LogisticsTables) {
     let order_id = match message {
         Message::Command(Command::RecordTracking(report)) => report.order_id,
-        Message::Due(Timer::Pack(order_id) | Timer::InTransit(order_id) | Timer::Deliver(order_id)) => {
-            *order_id
-        }
+        Message::Due(
+            Timer::Pack(order_id) | Timer::InTransit(order_id) | Timer::Deliver(order_id),
+        ) => *order_id,
         Message::Heard(Event::Order(OrderEvent::Confirmed(e))) => e.order_id,
         Message::Heard(Event::Order(OrderEvent::CancelRequested(e))) => e.order_id,
         Message::Heard(_) => return,
@@ -190,7 +190,7 @@ pub fn concerns(message: &Message<LogisticsService>, tables: &mut LogisticsTable
 }
 
 /// What follows from a message.
-pub fn decide(
+pub(crate) fn decide(
     message: &Message<LogisticsService>,
     tables: &LogisticsTables,
     context: &Context<'_, LogisticsService>,
@@ -330,8 +330,7 @@ impl Shipment {
 
 /// The timers that an event sets or clears: packing until it left or never will, the simulated
 /// carrier's until it reported or the parcel came to an end.
-#[must_use]
-pub fn timers(event: &LogisticsEvent) -> Vec<TimerChange<Timer>> {
+pub(crate) fn timers(event: &LogisticsEvent) -> Vec<TimerChange<Timer>> {
     match event {
         LogisticsEvent::Created(e) => vec![set(Timer::Pack(e.order_id), e.dispatch_at)],
         LogisticsEvent::Dispatched(e) => {
@@ -344,7 +343,9 @@ pub fn timers(event: &LogisticsEvent) -> Vec<TimerChange<Timer>> {
         LogisticsEvent::Delivered(ShipmentDelivered { order_id, .. })
         | LogisticsEvent::Failed(ShipmentFailed { order_id, .. })
         | LogisticsEvent::Cancelled(ShipmentCancelled { order_id, .. }) => {
-            [Timer::Pack, Timer::InTransit, Timer::Deliver].map(|timer| clear(&timer(*order_id))).into()
+            [Timer::Pack, Timer::InTransit, Timer::Deliver]
+                .map(|timer| clear(&timer(*order_id)))
+                .into()
         }
     }
 }

@@ -48,7 +48,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 
 fn settings() -> impl Strategy<Value = Settings> {
     let carrier = proptest::sample::select(CarrierMode::ALL);
-    let (packing, transit) = (prop_oneof![Just(0_u64), 1..9_u64], prop_oneof![Just(0_u64), 1..9_u64]);
+    let (packing, transit) =
+        (prop_oneof![Just(0_u64), 1..9_u64], prop_oneof![Just(0_u64), 1..9_u64]);
     (carrier, packing, transit).prop_map(|(carrier, packing, transit)| Settings {
         carrier,
         packing: Duration::from_micros(packing),

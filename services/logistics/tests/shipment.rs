@@ -9,8 +9,8 @@ use waybill_contract::logistics::{
 use waybill_contract::order::{CancelRequested, OrderConfirmed};
 use waybill_contract::{Address, Event, Line, LogisticsEvent, Money, OrderId, ShipmentId, Text};
 use waybill_logistics::{
-    Command, LogisticsService, LogisticsTables, RecordTracking, Refusal, Settings, Shipment, Status,
-    Timer, TrackingStatus,
+    Command, LogisticsService, LogisticsTables, RecordTracking, Refusal, Settings, Shipment,
+    Status, Timer, TrackingStatus,
 };
 use waybill_runtime::{
     Context, EventId, Kind, Message, Position, Recorded, Row, Service, Tables as _, TimerChange,
@@ -41,8 +41,7 @@ fn text(text: &str) -> Text {
 }
 
 fn lines() -> Vec<Line> {
-    let unit_price =
-        Money { amount: 1999.try_into().unwrap(), currency: "EUR".parse().unwrap() };
+    let unit_price = Money { amount: 1999.try_into().unwrap(), currency: "EUR".parse().unwrap() };
     let sku = "TEA-500".parse().unwrap();
     vec![Line { sku, name: text("Tea"), quantity: 2.try_into().unwrap(), unit_price }]
 }
@@ -110,9 +109,7 @@ fn cancelled(shipment_id: ShipmentId) -> LogisticsEvent {
 fn confirmed() -> Heard {
     let customer_id = "01900000-0000-7000-8000-000000000009".parse().unwrap();
     let (order_id, lines, ship_to) = (order_id(), lines(), address());
-    Message::Heard(Event::Order(
-        OrderConfirmed { order_id, customer_id, lines, ship_to }.into(),
-    ))
+    Message::Heard(Event::Order(OrderConfirmed { order_id, customer_id, lines, ship_to }.into()))
 }
 
 fn cancel_requested() -> Heard {

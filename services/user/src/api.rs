@@ -213,7 +213,7 @@ async fn list_users(
     State(app): State<App<UserService>>,
     listing: Listing<Unfiltered<UserId>>,
 ) -> Result<Items<UserView>, Problem> {
-    app.list::<User, UserView>(&[], &listing.page).await
+    app.list::<User, _>(&[], &listing.page, |user| user.into()).await
 }
 
 /// Show a user.
@@ -232,7 +232,7 @@ async fn get_user(
     Named(id): Named<UserId>,
     seen: Seen,
 ) -> Result<Response, Problem> {
-    app.show::<User, UserView>(&id, &seen).await
+    app.show(&id, &seen, |user: &User| UserView::from(user)).await
 }
 
 /// Put money into a user's wallet.
@@ -273,5 +273,5 @@ async fn list_notifications(
         return Err(Problem::of(StatusCode::NOT_FOUND));
     }
     let of_user = [("user_id", user_id.to_string())];
-    app.list::<Notification, NotificationView>(&of_user, &listing.page).await
+    app.list::<Notification, _>(&of_user, &listing.page, |told| told.into()).await
 }

@@ -78,8 +78,7 @@ row! {
 }
 
 /// What an event of another service gives to tell about its order, if anything.
-#[must_use]
-pub fn kind_of(event: &Event) -> Option<NotificationKind> {
+pub(crate) fn kind_of(event: &Event) -> Option<NotificationKind> {
     match event {
         Event::Order(OrderEvent::Confirmed(_)) => Some(NotificationKind::Confirmed),
         Event::Order(OrderEvent::Rejected(_)) => Some(NotificationKind::Rejected),
@@ -91,8 +90,7 @@ pub fn kind_of(event: &Event) -> Option<NotificationKind> {
 }
 
 /// Tells a user what happened to an order, if there is something to tell that was not told before.
-#[must_use]
-pub fn notify(
+pub(crate) fn notify(
     user_id: UserId,
     order_id: OrderId,
     event: &Event,

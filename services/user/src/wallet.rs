@@ -157,7 +157,7 @@ pub enum Refusal {
 type Decision = Result<Vec<UserEvent>, Refusal>;
 
 /// Which rows a message concerns.
-pub fn concerns(message: &Message<UserService>, tables: &mut UserTables) {
+pub(crate) fn concerns(message: &Message<UserService>, tables: &mut UserTables) {
     match message {
         Message::Command(Command::Register(_)) => {}
         Message::Command(Command::Deposit(deposit)) => tables.users.want(&deposit.user_id),
@@ -189,7 +189,7 @@ fn order_of(event: &Event) -> Option<(OrderId, Option<UserId>)> {
 }
 
 /// What follows from a message.
-pub fn decide(
+pub(crate) fn decide(
     message: &Message<UserService>,
     tables: &UserTables,
     context: &Context<'_, UserService>,
@@ -273,10 +273,7 @@ fn whom_to_tell(event: &Event, payment: Option<&Payment>) -> Option<UserId> {
         (Event::Order(OrderEvent::Confirmed(e)), None | Some(PaymentStatus::Authorized)) => {
             Some(e.customer_id)
         }
-        (
-            Event::Logistics(LogisticsEvent::Dispatched(_)),
-            Some(PaymentStatus::Authorized),
-        )
+        (Event::Logistics(LogisticsEvent::Dispatched(_)), Some(PaymentStatus::Authorized))
         | (
             Event::Logistics(LogisticsEvent::Delivered(_)),
             Some(PaymentStatus::Authorized | PaymentStatus::Captured),
@@ -315,9 +312,7 @@ impl Payment {
     fn capture(&self) -> Option<UserEvent> {
         let (order_id, user_id, amount) = (self.order_id, self.user_id, self.money()?);
         match self.status {
-            PaymentStatus::Authorized => {
-                Some(PaymentCaptured { order_id, user_id, amount }.into())
-            }
+            PaymentStatus::Authorized => Some(PaymentCaptured { order_id, user_id, amount }.into()),
             _ => None,
         }
     }
@@ -329,17 +324,14 @@ impl Payment {
             PaymentStatus::Authorized => {
                 Some(PaymentReleased { order_id, user_id, amount: Some(amount) }.into())
             }
-            PaymentStatus::Captured => {
-                Some(PaymentRefunded { order_id, user_id, amount }.into())
-            }
+            PaymentStatus::Captured => Some(PaymentRefunded { order_id, user_id, amount }.into()),
             _ => None,
         }
     }
 }
 
 /// The timers that an event sets or clears: none.
-#[must_use]
-pub fn timers(_: &UserEvent) -> Vec<TimerChange<Timer>> {
+pub(crate) fn timers(_: &UserEvent) -> Vec<TimerChange<Timer>> {
     Vec::new()
 }
 

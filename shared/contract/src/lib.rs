@@ -44,18 +44,13 @@ pub enum Event {
 impl Event {
     /// Reads an event by the service that wrote it.
     pub fn read(envelope: &Envelope) -> Result<Self, DecodeError> {
-        let Envelope {
-            kind, schema, data, ..
-        } = envelope;
+        let Envelope { kind, schema, data, .. } = envelope;
         match envelope.source.as_str() {
             order::SOURCE => OrderEvent::decode(kind, *schema, data).map(Self::Order),
             inventory::SOURCE => InventoryEvent::decode(kind, *schema, data).map(Self::Inventory),
             user::SOURCE => UserEvent::decode(kind, *schema, data).map(Self::User),
             logistics::SOURCE => LogisticsEvent::decode(kind, *schema, data).map(Self::Logistics),
-            _ => Err(DecodeError::Unknown {
-                kind: kind.clone(),
-                schema: *schema,
-            }),
+            _ => Err(DecodeError::Unknown { kind: kind.clone(), schema: *schema }),
         }
     }
 }

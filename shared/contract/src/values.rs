@@ -137,16 +137,9 @@ impl Text {
     /// allowed, cut at the longest, `-` where nothing is left.
     #[must_use]
     pub fn fit(text: &str) -> Self {
-        let allowed = text
-            .chars()
-            .filter(|c| !is_forbidden(*c))
-            .take(LONGEST_TEXT);
+        let allowed = text.chars().filter(|c| !is_forbidden(*c)).take(LONGEST_TEXT);
         let text: String = allowed.collect();
-        Self(if text.is_empty() {
-            "-".to_owned()
-        } else {
-            text
-        })
+        Self(if text.is_empty() { "-".to_owned() } else { text })
     }
 }
 
@@ -165,9 +158,7 @@ fn check_text(text: &str) -> Result<(), Invalid> {
         return Err(Invalid(format!("must be 1 to {LONGEST_TEXT} characters")));
     }
     if text.chars().any(is_forbidden) {
-        return Err(Invalid(
-            "must not hold control or bidi characters".to_owned(),
-        ));
+        return Err(Invalid("must not hold control or bidi characters".to_owned()));
     }
     Ok(())
 }
@@ -264,20 +255,12 @@ impl Amount {
 
     /// The amount this many times; refused beyond the largest.
     pub fn times(self, quantity: Quantity) -> Result<Self, Invalid> {
-        self.0
-            .checked_mul(quantity.0)
-            .ok_or_else(too_much)?
-            .try_into()
-            .map_err(|_| too_much())
+        self.0.checked_mul(quantity.0).ok_or_else(too_much)?.try_into().map_err(|_| too_much())
     }
 
     /// Both amounts; refused beyond the largest.
     pub fn plus(self, other: Self) -> Result<Self, Invalid> {
-        self.0
-            .checked_add(other.0)
-            .ok_or_else(too_much)?
-            .try_into()
-            .map_err(|_| too_much())
+        self.0.checked_add(other.0).ok_or_else(too_much)?.try_into().map_err(|_| too_much())
     }
 }
 

@@ -37,14 +37,7 @@ pub(crate) async fn load(
     .await?;
     let stored = |(key, fingerprint, answer): (String, String, String)| {
         let answer = serde_json::from_str(&answer)?;
-        Ok((
-            key.clone(),
-            StoredAnswer {
-                key,
-                fingerprint,
-                answer,
-            },
-        ))
+        Ok((key.clone(), StoredAnswer { key, fingerprint, answer }))
     };
     rows.into_iter().map(stored).collect()
 }

@@ -25,9 +25,7 @@ pub(crate) struct Checkpoint {
 impl Checkpoint {
     /// Whether an event was handled already.
     pub(crate) fn has_handled(&self, source: &str, position: Position) -> bool {
-        self.sources
-            .get(source)
-            .is_some_and(|handled| position <= *handled)
+        self.sources.get(source).is_some_and(|handled| position <= *handled)
     }
 }
 
@@ -42,16 +40,8 @@ pub(crate) async fn newest(connection: &mut AnyConnection) -> Result<Checkpoint,
     let Some((sequence, log_id, position, event_id, sources)) = row else {
         return Ok(Checkpoint::default());
     };
-    let anchor = Anchor {
-        log_id,
-        position: Position(position),
-        event_id,
-    };
-    Ok(Checkpoint {
-        sequence,
-        anchor,
-        sources: serde_json::from_str(&sources)?,
-    })
+    let anchor = Anchor { log_id, position: Position(position), event_id };
+    Ok(Checkpoint { sequence, anchor, sources: serde_json::from_str(&sources)? })
 }
 
 /// Adds the next checkpoint; its sequence is taken if another consumer was faster.

@@ -79,10 +79,7 @@ pub struct Clock(Arc<dyn Fn() -> Timestamp + Send + Sync>);
 impl Clock {
     /// The machine's clock.
     #[must_use]
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "this is the one home of the clock"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "this is the one home of the clock")]
     pub fn system() -> Self {
         Self(Arc::new(|| Timestamp(Utc::now().timestamp_micros())))
     }
@@ -127,10 +124,7 @@ pub struct Ids(Arc<dyn Fn() -> Uuid + Send + Sync>);
 impl Ids {
     /// `UUIDv7` of the machine: ordered by time, and within this process in the order made.
     #[must_use]
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "this is the one home of fresh ids"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "this is the one home of fresh ids")]
     pub fn system() -> Self {
         Self(Arc::new(Uuid::now_v7))
     }

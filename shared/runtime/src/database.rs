@@ -148,9 +148,7 @@ impl Database {
             Dialect::Sqlite => Ok(self.write.begin_with("begin immediate").await?),
             Dialect::Postgres => {
                 let mut turn = self.write.begin().await?;
-                sqlx::query("select owner from turn for update")
-                    .execute(&mut *turn)
-                    .await?;
+                sqlx::query("select owner from turn for update").execute(&mut *turn).await?;
                 Ok(turn)
             }
         }
@@ -172,9 +170,7 @@ impl Database {
             .await?;
         }
         // SQLite takes its snapshot at the first read.
-        sqlx::query("select count(*) from turn")
-            .execute(&mut *snapshot)
-            .await?;
+        sqlx::query("select count(*) from turn").execute(&mut *snapshot).await?;
         Ok(snapshot)
     }
 
@@ -187,14 +183,10 @@ impl Database {
     fn sqlite(folder: &Path, owner: &'static str, mode: Migrations) -> Result<Self, OpenError> {
         let file = folder.join(format!("{owner}.db"));
         if mode == Migrations::Check && !file.exists() {
-            return Err(OpenError::NoData {
-                folder: folder.to_owned(),
-            });
+            return Err(OpenError::NoData { folder: folder.to_owned() });
         }
-        let url = SqliteConnectOptions::new()
-            .filename(&file)
-            .create_if_missing(true)
-            .to_url_lossy();
+        let url =
+            SqliteConnectOptions::new().filename(&file).create_if_missing(true).to_url_lossy();
         let options = AnyConnectOptions::from_url(&url)
             .map_err(|cause| OpenError::Unreachable { owner, cause })?;
         // An answered commit is on disk: in WAL mode only `full` syncs the log at every commit.
@@ -204,19 +196,12 @@ impl Database {
             owner,
             dialect: Dialect::Sqlite,
             write: pool(&options, 1, false, SETTINGS.to_owned()),
-            read: pool(
-                &options,
-                limits::READ_CONNECTIONS,
-                false,
-                SETTINGS.to_owned(),
-            ),
+            read: pool(&options, limits::READ_CONNECTIONS, false, SETTINGS.to_owned()),
         })
     }
 
     fn postgres(url: &str, owner: &'static str) -> Result<Self, OpenError> {
-        let bad = || OpenError::BadAddress {
-            given: url.to_owned(),
-        };
+        let bad = || OpenError::BadAddress { given: url.to_owned() };
         let options: AnyConnectOptions = url.parse().map_err(|_| bad())?;
         if !matches!(options.database_url.scheme(), "postgres" | "postgresql") {
             return Err(bad());
@@ -247,10 +232,7 @@ impl Database {
 
     /// Refuses a database that would lose answered commits; makes the schema on Postgres.
     async fn check(&self, mode: Migrations) -> Result<(), OpenError> {
-        let unreachable = |cause| OpenError::Unreachable {
-            owner: self.owner,
-            cause,
-        };
+        let unreachable = |cause| OpenError::Unreachable { owner: self.owner, cause };
         match self.dialect {
             Dialect::Sqlite => {
                 let version: String = sqlx::query_scalar("select sqlite_version()")
@@ -267,9 +249,8 @@ impl Database {
                 .fetch_one(&self.write)
                 .await
                 .map_err(unreachable)?;
-                for (index, setting) in ["fsync", "full_page_writes", "synchronous_commit"]
-                    .into_iter()
-                    .enumerate()
+                for (index, setting) in
+                    ["fsync", "full_page_writes", "synchronous_commit"].into_iter().enumerate()
                 {
                     let value: String = row.try_get(index).map_err(unreachable)?;
                     if value == "off" {
@@ -291,9 +272,7 @@ impl Database {
         if known == 0 && mode == Migrations::Apply {
             let create = format!("create schema if not exists \"{}\"", self.owner);
             // The name is one of ours, a constant of the build.
-            sqlx::raw_sql(AssertSqlSafe(create))
-                .execute(&self.write)
-                .await?;
+            sqlx::raw_sql(AssertSqlSafe(create)).execute(&self.write).await?;
         }
         Ok(())
     }
@@ -319,16 +298,10 @@ fn pool(options: &AnyConnectOptions, size: u32, probe: bool, settings: String) -
 
 fn check_sqlite_version(found: &str) -> Result<(), OpenError> {
     let parts = |version: &str| -> Vec<u32> {
-        version
-            .split('.')
-            .map(|part| part.parse().unwrap_or(0))
-            .collect()
+        version.split('.').map(|part| part.parse().unwrap_or(0)).collect()
     };
     if parts(found) < parts(LEAST_SQLITE) {
-        return Err(OpenError::OldSqlite {
-            found: found.to_owned(),
-            least: LEAST_SQLITE,
-        });
+        return Err(OpenError::OldSqlite { found: found.to_owned(), least: LEAST_SQLITE });
     }
     Ok(())
 }
@@ -342,10 +315,7 @@ pub struct FolderLock(
 impl FolderLock {
     /// Makes the folder if need be and takes it; refused while another process has it.
     pub fn take(folder: &Path) -> Result<Self, OpenError> {
-        let unusable = |cause| OpenError::Folder {
-            folder: folder.to_owned(),
-            cause,
-        };
+        let unusable = |cause| OpenError::Folder { folder: folder.to_owned(), cause };
         std::fs::create_dir_all(folder).map_err(unusable)?;
         let file = std::fs::File::options()
             .create(true)
@@ -355,9 +325,9 @@ impl FolderLock {
             .map_err(unusable)?;
         match file.try_lock() {
             Ok(()) => Ok(Self(file)),
-            Err(std::fs::TryLockError::WouldBlock) => Err(OpenError::InUse {
-                folder: folder.to_owned(),
-            }),
+            Err(std::fs::TryLockError::WouldBlock) => {
+                Err(OpenError::InUse { folder: folder.to_owned() })
+            }
             Err(std::fs::TryLockError::Error(cause)) => Err(unusable(cause)),
         }
     }
@@ -380,10 +350,8 @@ mod tests {
     async fn the_linked_sqlite_is_new_enough() {
         sqlx::any::install_default_drivers();
         let pool = AnyPool::connect("sqlite::memory:").await.unwrap();
-        let version: String = sqlx::query_scalar("select sqlite_version()")
-            .fetch_one(&pool)
-            .await
-            .unwrap();
+        let version: String =
+            sqlx::query_scalar("select sqlite_version()").fetch_one(&pool).await.unwrap();
         check_sqlite_version(&version).unwrap();
     }
 }

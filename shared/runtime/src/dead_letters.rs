@@ -132,10 +132,7 @@ pub(crate) async fn held(
     .bind(serde_json::to_string(lanes)?)
     .fetch_all(connection)
     .await?;
-    Ok(rows
-        .into_iter()
-        .map(|(lane, parked)| (lane, parked > 0))
-        .collect())
+    Ok(rows.into_iter().map(|(lane, parked)| (lane, parked > 0)).collect())
 }
 
 /// Messages to be tried again, in order.
@@ -207,21 +204,10 @@ async fn insert(
     now: Timestamp,
 ) -> Result<(), StoreError> {
     let mut rows = Vec::with_capacity(parked.len());
-    for Parked {
-        message,
-        status,
-        cause,
-        attempts,
-    } in parked
-    {
+    for Parked { message, status, cause, attempts } in parked {
         let cause: String = cause.chars().take(limits::CAUSE_CHARS).collect();
         let kept = serde_json::to_string(message)?;
-        let of_message = (
-            message.id(),
-            message.lane(),
-            message.kind(),
-            message.position(),
-        );
+        let of_message = (message.id(), message.lane(), message.kind(), message.position());
         rows.push((of_message, status.as_str(), cause, attempts, now.0, kept));
     }
     sqlx::query(
@@ -333,20 +319,9 @@ pub(crate) async fn list(
     .fetch_all(pool)
     .await?;
     let read = |(id, lane, status, kind, position, cause, attempts, parked_at): Row| {
-        let status = status
-            .parse()
-            .map_err(|error: String| sqlx::Error::Decode(error.into()))?;
+        let status = status.parse().map_err(|error: String| sqlx::Error::Decode(error.into()))?;
         let (position, parked_at) = (Position(position), Timestamp(parked_at));
-        Ok(DeadLetter {
-            id,
-            lane,
-            status,
-            kind,
-            position,
-            cause,
-            attempts,
-            parked_at,
-        })
+        Ok(DeadLetter { id, lane, status, kind, position, cause, attempts, parked_at })
     };
     rows.into_iter().map(read).collect()
 }

@@ -17,19 +17,8 @@ macro_rules! envelope_columns {
 pub(crate) use envelope_columns;
 
 /// The values of an envelope, for one row of a JSON parameter.
-pub(crate) type Values<'a> = (
-    EventId,
-    &'a str,
-    i64,
-    &'a str,
-    Version,
-    i64,
-    &'a str,
-    &'a str,
-    &'a str,
-    &'a str,
-    &'a str,
-);
+pub(crate) type Values<'a> =
+    (EventId, &'a str, i64, &'a str, Version, i64, &'a str, &'a str, &'a str, &'a str, &'a str);
 
 /// What [`envelope_columns!`] names, of this envelope.
 pub(crate) fn values(envelope: &Envelope) -> Values<'_> {

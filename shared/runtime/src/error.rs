@@ -96,11 +96,7 @@ impl From<sqlx::Error> for StoreError {
             }
             _ => false,
         };
-        if data {
-            Self::Data(error)
-        } else {
-            Self::Unavailable(error)
-        }
+        if data { Self::Data(error) } else { Self::Unavailable(error) }
     }
 }
 
@@ -123,6 +119,5 @@ fn is_about_data(error: &dyn DatabaseError) -> bool {
     if code.len() == 5 && code.chars().all(|c| c.is_ascii_alphanumeric()) {
         return matches!(&code[..2], "22" | "23" | "54");
     }
-    code.parse::<i32>()
-        .is_ok_and(|code| matches!(code & 0xff, 18..=20))
+    code.parse::<i32>().is_ok_and(|code| matches!(code & 0xff, 18..=20))
 }

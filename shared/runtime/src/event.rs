@@ -36,10 +36,7 @@ impl Position {
     /// The place `count` after this one.
     #[must_use]
     pub fn plus(self, count: usize) -> Self {
-        Self(
-            self.0
-                .saturating_add(i64::try_from(count).unwrap_or(i64::MAX)),
-        )
+        Self(self.0.saturating_add(i64::try_from(count).unwrap_or(i64::MAX)))
     }
 }
 

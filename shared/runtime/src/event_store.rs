@@ -18,7 +18,7 @@ use crate::migrate::{self, Migrations};
 use crate::outbox::OutboxEvent;
 
 /// The name of its owner: of its file or schema.
-pub const OWNER: &str = "event_store";
+pub(crate) const OWNER: &str = "event_store";
 
 /// The event store.
 #[derive(Clone, Debug)]
@@ -78,8 +78,6 @@ pub enum Appended {
 pub(crate) struct Page {
     /// The id of the event store.
     pub(crate) log_id: String,
-    /// Its newest position.
-    pub(crate) head: Position,
     /// The event at the position read after, if it is there.
     pub(crate) anchor: Option<StoredEvent>,
     /// The events of interest after it.
@@ -158,6 +156,11 @@ impl EventStore {
     /// Which database it lies in.
     pub fn dialect(&self) -> Dialect {
         self.database.dialect()
+    }
+
+    /// Closes its connections.
+    pub async fn close(&self) {
+        self.database.close().await;
     }
 
     pub(crate) fn database(&self) -> &Database {
@@ -239,9 +242,7 @@ impl EventStore {
         )
         .fetch_one(&mut *connection)
         .await?;
-        let last = after
-            .plus(limit * limits::LOG_WINDOW_FACTOR)
-            .min(Position(head));
+        let last = after.plus(limit * limits::LOG_WINDOW_FACTOR).min(Position(head));
         let rows = sqlx::query(concat!(
             stored_event!(),
             " where position >= $1 and position <= $2 and (position = $1 or position = $2 \
@@ -261,13 +262,7 @@ impl EventStore {
             position: event.position,
             event_id: event.envelope.id.to_string(),
         });
-        Ok(Page {
-            log_id,
-            head: Position(head),
-            anchor,
-            events,
-            end,
-        })
+        Ok(Page { log_id, anchor, events, end })
     }
 
     /// How long the oldest event after a place has been here.
@@ -397,11 +392,7 @@ impl Filter {
     fn statement(&self) -> (&'static str, String) {
         macro_rules! either_way {
             ($lead:literal) => {
-                if self.newest_first {
-                    find_by!($lead, " desc")
-                } else {
-                    find_by!($lead, "")
-                }
+                if self.newest_first { find_by!($lead, " desc") } else { find_by!($lead, "") }
             };
         }
         if let Some(correlation) = &self.correlation {
@@ -426,11 +417,7 @@ async fn append_point(
             .fetch_optional(&mut *turn)
             .await?;
     let (head, recorded_at) = last.unwrap_or((0, 0));
-    Ok((
-        Position(head),
-        Timestamp(recorded_at),
-        cursor(turn, source).await?,
-    ))
+    Ok((Position(head), Timestamp(recorded_at), cursor(turn, source).await?))
 }
 
 async fn cursor(connection: &mut AnyConnection, source: &str) -> Result<Cursor, StoreError> {
@@ -442,16 +429,10 @@ async fn cursor(connection: &mut AnyConnection, source: &str) -> Result<Cursor, 
     .fetch_optional(connection)
     .await?;
     match last {
-        None => Ok(Cursor {
-            position: Position(0),
-            event: None,
-        }),
+        None => Ok(Cursor { position: Position(0), event: None }),
         Some((position, id)) => {
             let event = Some(EventId(envelope_columns::parse_id(&id)?));
-            Ok(Cursor {
-                position: Position(position),
-                event,
-            })
+            Ok(Cursor { position: Position(position), event })
         }
     }
 }

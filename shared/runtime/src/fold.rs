@@ -50,11 +50,7 @@ pub struct Difference {
 
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}: found {}, expected {}",
-            self.place, self.found, self.expected
-        )
+        write!(f, "{}: found {}, expected {}", self.place, self.found, self.expected)
     }
 }
 
@@ -80,22 +76,14 @@ pub async fn rebuild<S: Service>(
         position = last.position;
         let mut tables = S::Tables::default();
         let mut fold = TimerFold::default();
-        let events = page
-            .iter()
-            .map(decode::<S>)
-            .collect::<Result<Vec<_>, _>>()?;
+        let events = page.iter().map(decode::<S>).collect::<Result<Vec<_>, _>>()?;
         events.iter().for_each(|event| tables.want_changed(event));
         tables.visit(&mut Load(&mut turn)).await?;
         for (event, stored) in events.iter().zip(&page) {
             tables.evolve(&recorded(event, stored));
             fold.take::<S>(event, &stored.envelope)?;
         }
-        tables
-            .visit(&mut Save {
-                connection: &mut turn,
-                changed: Vec::new(),
-            })
-            .await?;
+        tables.visit(&mut Save { connection: &mut turn, changed: Vec::new() }).await?;
         timers::change(&mut turn, &fold.0).await?;
         progress(position.0, total.0);
     }
@@ -112,11 +100,7 @@ pub async fn rewind<S: Service>(location: &Location, clock: &Clock) -> Result<()
     let mut turn = database.take_turn().await?;
     let newest = checkpoint::newest(&mut turn).await?;
     let sequence = newest.sequence + 1;
-    let again = Checkpoint {
-        sequence,
-        anchor: Anchor::default(),
-        sources: newest.sources,
-    };
+    let again = Checkpoint { sequence, anchor: Anchor::default(), sources: newest.sources };
     checkpoint::insert(&mut turn, &again, clock.now()).await?;
     turn.commit().await.map_err(StoreError::from)?;
     database.close().await;
@@ -175,19 +159,14 @@ impl EventStoreSnapshot {
                 "times that never decrease".to_owned(),
             ));
         }
-        Ok(Finding::Agrees {
-            events: count,
-            rows: 0,
-        })
+        Ok(Finding::Agrees { events: count, rows: 0 })
     }
 
     /// The sources it holds events of.
     pub async fn sources(&mut self) -> Result<Vec<String>, StoreError> {
-        Ok(
-            sqlx::query_scalar("select distinct source from event order by source")
-                .fetch_all(&mut *self.snapshot)
-                .await?,
-        )
+        Ok(sqlx::query_scalar("select distinct source from event order by source")
+            .fetch_all(&mut *self.snapshot)
+            .await?)
     }
 
     /// Lets go of it.
@@ -249,28 +228,18 @@ async fn open<S: Service>(location: &Location) -> Result<Database, OpenError> {
 }
 
 fn differs(place: String, found: String, expected: String) -> Finding {
-    Finding::Differs(Difference {
-        place,
-        found,
-        expected,
-    })
+    Finding::Differs(Difference { place, found, expected })
 }
 
 fn decode<S: Service>(stored: &OutboxEvent) -> Result<S::Event, StoreError> {
-    let Envelope {
-        kind, schema, data, ..
-    } = &stored.envelope;
+    let Envelope { kind, schema, data, .. } = &stored.envelope;
     let position = stored.position;
     S::Event::decode(kind, *schema, data)
         .map_err(|cause| StoreError::Undecodable { position, cause })
 }
 
 fn recorded<'a, E>(event: &'a E, stored: &OutboxEvent) -> Recorded<'a, E> {
-    Recorded {
-        id: stored.envelope.id,
-        time: stored.envelope.time,
-        event,
-    }
+    Recorded { id: stored.envelope.id, time: stored.envelope.time, event }
 }
 
 /// The timers that a stretch of events leaves set or cleared.
@@ -326,15 +295,9 @@ impl<S: Service> Walk<S> {
         for stored in page {
             let place = format!("{}: outbox position {}", S::NAME, self.position.next());
             if stored.position != self.position.next() {
-                let (found, expected) = (
-                    "nothing".to_owned(),
-                    "an event: positions have no gaps".to_owned(),
-                );
-                return Ok(Some(Difference {
-                    place,
-                    found,
-                    expected,
-                }));
+                let (found, expected) =
+                    ("nothing".to_owned(), "an event: positions have no gaps".to_owned());
+                return Ok(Some(Difference { place, found, expected }));
             }
             self.position = stored.position;
             let envelope = &stored.envelope;
@@ -352,21 +315,13 @@ impl<S: Service> Walk<S> {
                 Ok(event) => event,
                 Err(cause) => {
                     let expected = "an event that this version can read".to_owned();
-                    return Ok(Some(Difference {
-                        place,
-                        found: cause.to_string(),
-                        expected,
-                    }));
+                    return Ok(Some(Difference { place, found: cause.to_string(), expected }));
                 }
             };
             if event.stream() != envelope.stream {
                 let expected = format!("stream {}", event.stream());
                 let found = format!("stream {}", envelope.stream);
-                return Ok(Some(Difference {
-                    place,
-                    found,
-                    expected,
-                }));
+                return Ok(Some(Difference { place, found, expected }));
             }
             self.tables.evolve(&recorded(&event, stored));
             self.timers.take::<S>(&event, envelope)?;
@@ -377,28 +332,17 @@ impl<S: Service> Walk<S> {
 
     /// Compares the fold with the tables and the timers.
     async fn compare(mut self, snapshot: &mut AnyConnection) -> Result<Finding, StoreError> {
-        let mut compare = Compare {
-            service: S::NAME,
-            snapshot,
-            rows: 0,
-        };
+        let mut compare = Compare { service: S::NAME, snapshot, rows: 0 };
         match self.tables.visit(&mut compare).await {
             Ok(()) => {}
             Err(Unequal::Row(difference)) => return Ok(Finding::Differs(difference)),
             Err(Unequal::Store(error)) => return Err(error),
         }
         let rows = compare.rows;
-        let expected: BTreeMap<String, StoredTimer> = self
-            .timers
-            .0
-            .into_iter()
-            .filter_map(|(key, timer)| Some((key, timer?)))
-            .collect();
-        let found: BTreeMap<String, StoredTimer> = timers::all(snapshot)
-            .await?
-            .into_iter()
-            .map(|t| (t.key.clone(), t))
-            .collect();
+        let expected: BTreeMap<String, StoredTimer> =
+            self.timers.0.into_iter().filter_map(|(key, timer)| Some((key, timer?))).collect();
+        let found: BTreeMap<String, StoredTimer> =
+            timers::all(snapshot).await?.into_iter().map(|t| (t.key.clone(), t)).collect();
         for key in expected.keys().chain(found.keys()) {
             if expected.get(key) != found.get(key) {
                 let show = |timer: Option<&StoredTimer>| {
@@ -411,10 +355,7 @@ impl<S: Service> Walk<S> {
                 return Ok(differs(place, show(found.get(key)), expected));
             }
         }
-        Ok(Finding::Agrees {
-            events: self.position.0,
-            rows,
-        })
+        Ok(Finding::Agrees { events: self.position.0, rows })
     }
 }
 
@@ -448,11 +389,7 @@ impl Visitor for Compare<'_> {
                 Err(StoreError::BadRow(bad)) => {
                     let (found, expected) = (bad.cell.to_string(), bad.expected.to_owned());
                     let place = format!("{}: {} column {}", self.service, bad.table, bad.column);
-                    return Err(Unequal::Row(Difference {
-                        place,
-                        found,
-                        expected,
-                    }));
+                    return Err(Unequal::Row(Difference { place, found, expected }));
                 }
                 page => page?,
             };
@@ -470,9 +407,7 @@ impl Visitor for Compare<'_> {
         }
         for row in folded {
             let keys = serde_json::to_string(&[row.key().to_string()]).map_err(StoreError::from)?;
-            let found = sqlx::query(R::LOAD)
-                .bind(keys)
-                .fetch_optional(&mut *self.snapshot);
+            let found = sqlx::query(R::LOAD).bind(keys).fetch_optional(&mut *self.snapshot);
             if found.await.map_err(StoreError::from)?.is_none() {
                 let place = format!("{}: {} {}", self.service, R::TABLE, row.key());
                 let expected = "a row, by the fold of the outbox".to_owned();
@@ -492,27 +427,18 @@ impl Compare<'_> {
         let place = format!("{}: {} {}", self.service, R::TABLE, row.key());
         let Some(folded) = folded else {
             let expected = "no row: no event made it".to_owned();
-            return Err(Unequal::Row(Difference {
-                place,
-                found: "a row".to_owned(),
-                expected,
-            }));
+            return Err(Unequal::Row(Difference { place, found: "a row".to_owned(), expected }));
         };
         let (found, expected) = (row.cells(), folded.cells());
         let columns = R::COLUMNS.iter().map(|(column, _)| *column);
-        let unequal = columns
-            .zip(found.iter().zip(&expected))
-            .find(|(_, (a, b))| a != b);
-        unequal.map_or(
-            Ok(()),
-            |(column, (found, expected)): (&str, (&Cell, &Cell))| {
-                Err(Unequal::Row(Difference {
-                    place: format!("{place}, column {column}"),
-                    found: found.to_string(),
-                    expected: format!("{expected} by the fold of the outbox"),
-                }))
-            },
-        )
+        let unequal = columns.zip(found.iter().zip(&expected)).find(|(_, (a, b))| a != b);
+        unequal.map_or(Ok(()), |(column, (found, expected)): (&str, (&Cell, &Cell))| {
+            Err(Unequal::Row(Difference {
+                place: format!("{place}, column {column}"),
+                found: found.to_string(),
+                expected: format!("{expected} by the fold of the outbox"),
+            }))
+        })
     }
 }
 

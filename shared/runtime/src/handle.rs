@@ -27,10 +27,7 @@ pub struct Handle<S: Service> {
 
 impl<S: Service> Clone for Handle<S> {
     fn clone(&self) -> Self {
-        Self {
-            core: Arc::clone(&self.core),
-            queue: self.queue.clone(),
-        }
+        Self { core: Arc::clone(&self.core), queue: self.queue.clone() }
     }
 }
 
@@ -60,9 +57,7 @@ impl<S: Service> Handle<S> {
     /// interrupts nothing.
     pub async fn submit(&self, request: Request<S>) -> Outcome<S> {
         let (reply, answer) = oneshot::channel();
-        self.queue
-            .try_send(Job { request, reply })
-            .map_err(|_| CommandError::Busy)?;
+        self.queue.try_send(Job { request, reply }).map_err(|_| CommandError::Busy)?;
         // Without a reply, the writer ended after it took the command: it may have been done.
         answer.await.unwrap_or(Err(CommandError::UnknownOutcome))
     }
@@ -84,9 +79,7 @@ impl<S: Service> Handle<S> {
         let deadline = self.core.clock.now().plus(patience);
         loop {
             let row = self.get::<R>(key).await?;
-            let newer = row
-                .as_ref()
-                .is_none_or(|row| !seen.contains(&row.version()));
+            let newer = row.as_ref().is_none_or(|row| !seen.contains(&row.version()));
             let left = deadline.since(self.core.clock.now());
             if newer || left.is_zero() {
                 return Ok(row);
@@ -129,15 +122,8 @@ impl<S: Service> Handle<S> {
         let mut reader = core.database.reader().acquire().await?;
         let waiting = outbox::page(&mut reader, S::NAME, position.next(), 1).await?;
         let now = core.clock.now();
-        let age = waiting
-            .first()
-            .map_or(Duration::ZERO, |event| now.since(event.envelope.time));
-        Ok(progress(
-            position,
-            head,
-            core.gauges.relayed.per_second(now),
-            age,
-        ))
+        let age = waiting.first().map_or(Duration::ZERO, |event| now.since(event.envelope.time));
+        Ok(progress(position, head, core.gauges.relayed.per_second(now), age))
     }
 
     /// A page of dead letters by id, of one status or of all, after an id.
@@ -147,13 +133,7 @@ impl<S: Service> Handle<S> {
         after: Option<&str>,
         limit: usize,
     ) -> Result<Vec<DeadLetter>, StoreError> {
-        dead_letters::list(
-            self.core.database.reader(),
-            status,
-            after.unwrap_or(""),
-            limit,
-        )
-        .await
+        dead_letters::list(self.core.database.reader(), status, after.unwrap_or(""), limit).await
     }
 
     /// Tries a parked message and what waits behind it again, in order.
@@ -203,11 +183,5 @@ async fn told(changes: &mut broadcast::Receiver<Arc<Vec<String>>>, change: &Stri
 fn progress(position: Position, head: Position, rate: f64, age: Duration) -> Progress {
     let lag = (head.0 - position.0).max(0);
     let oldest_waiting_seconds = if lag == 0 { 0.0 } else { age.as_secs_f64() };
-    Progress {
-        position,
-        head,
-        lag,
-        rate,
-        oldest_waiting_seconds,
-    }
+    Progress { position, head, lag, rate, oldest_waiting_seconds }
 }

@@ -36,47 +36,23 @@ impl Health {
     /// Nothing runs yet.
     #[must_use]
     pub fn new(clock: Clock) -> Self {
-        Self {
-            clock,
-            loops: Arc::default(),
-        }
+        Self { clock, loops: Arc::default() }
     }
 
     /// A loop exists; it is not ready before its first good step.
     pub fn expect(&self, name: &str) {
-        self.set(
-            name,
-            Beat {
-                last_good: Timestamp(0),
-                trouble: Some("starting".to_owned()),
-            },
-        );
+        self.set(name, Beat { last_good: Timestamp(0), trouble: Some("starting".to_owned()) });
     }
 
     /// A loop finished a step.
     pub fn good(&self, name: &str) {
-        self.set(
-            name,
-            Beat {
-                last_good: self.clock.now(),
-                trouble: None,
-            },
-        );
+        self.set(name, Beat { last_good: self.clock.now(), trouble: None });
     }
 
     /// A loop cannot do its work.
     pub fn bad(&self, name: &str, trouble: String) {
-        let last_good = self
-            .lock()
-            .get(name)
-            .map_or(Timestamp(0), |beat| beat.last_good);
-        self.set(
-            name,
-            Beat {
-                last_good,
-                trouble: Some(trouble),
-            },
-        );
+        let last_good = self.lock().get(name).map_or(Timestamp(0), |beat| beat.last_good);
+        self.set(name, Beat { last_good, trouble: Some(trouble) });
     }
 
     /// A loop ended because it was asked to.
@@ -95,11 +71,7 @@ impl Health {
                 None if silent => "has not finished a step lately".to_owned(),
                 None => String::new(),
             };
-            LoopHealth {
-                name: name.clone(),
-                ready: detail.is_empty(),
-                detail,
-            }
+            LoopHealth { name: name.clone(), ready: detail.is_empty(), detail }
         };
         self.lock().iter().map(of).collect()
     }

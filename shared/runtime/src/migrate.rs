@@ -69,8 +69,8 @@ const EVENT_STORE: Migration = Migration {
 /// What only Postgres needs, before anything else.
 const POSTGRES: Migration = Migration {
     version: 1,
-    name: "json_each",
-    sql: include_str!("../../../migrations/postgres/0001_json_each.sql"),
+    name: "postgres",
+    sql: include_str!("../../../migrations/postgres/0001_postgres.sql"),
 };
 const POSTGRES_EVENT_STORE: Migration = Migration {
     version: 3001,
@@ -115,18 +115,12 @@ pub(crate) async fn migrate(
     let failed = |cause| SchemaError::Failed { owner, cause };
     let mut connection = pool.acquire().await.map_err(|error| failed(error.into()))?;
     // Without the table of migrations none was applied.
-    let applied = connection
-        .list_applied_migrations(&migrator.table_name)
-        .await
-        .unwrap_or_default();
-    let missing = migrator.iter().any(|migration| {
-        !applied
-            .iter()
-            .any(|applied| applied.version == migration.version)
-    });
-    let unknown = applied
+    let applied =
+        connection.list_applied_migrations(&migrator.table_name).await.unwrap_or_default();
+    let missing = migrator
         .iter()
-        .find(|applied| !migrator.version_exists(applied.version));
+        .any(|migration| !applied.iter().any(|applied| applied.version == migration.version));
+    let unknown = applied.iter().find(|applied| !migrator.version_exists(applied.version));
     if let Some(unknown) = unknown {
         let detail = format!("it has migration {}", unknown.version);
         return Err(SchemaError::OtherVersion { owner, detail });

@@ -22,10 +22,7 @@ pub(crate) async fn tell(store: EventStore, ending: CancellationToken) {
         let head = *appends.borrow_and_update();
         // A number of ours in a constant text: the statement takes no parameters.
         let notify = AssertSqlSafe(format!("notify {CHANNEL}, '{head}'"));
-        if let Err(error) = sqlx::raw_sql(notify)
-            .execute(store.database().reader())
-            .await
-        {
+        if let Err(error) = sqlx::raw_sql(notify).execute(store.database().reader()).await {
             debug!(%error, "could not notify other processes; they look by themselves");
         }
     }
@@ -37,9 +34,7 @@ pub(crate) async fn hear(url: String, store: EventStore, ending: CancellationTok
         if let Err(error) = listen(&url, &store, &ending).await {
             debug!(%error, "cannot listen to other processes; looking by itself meanwhile");
         }
-        ending
-            .run_until_cancelled(tokio::time::sleep(limits::POLL))
-            .await;
+        ending.run_until_cancelled(tokio::time::sleep(limits::POLL)).await;
     }
 }
 

@@ -64,15 +64,7 @@ pub(crate) async fn streams(
     .bind(serde_json::to_string(streams)?)
     .fetch_all(connection)
     .await?;
-    let head = |(stream, version, first)| {
-        (
-            stream,
-            StreamHead {
-                version: Version(version),
-                first,
-            },
-        )
-    };
+    let head = |(stream, version, first)| (stream, StreamHead { version: Version(version), first });
     Ok(rows.into_iter().map(head).collect())
 }
 
@@ -97,9 +89,8 @@ pub(crate) async fn page(
 
 /// The place of the last event, 0 if there is none.
 pub(crate) async fn head(pool: &AnyPool) -> Result<Position, StoreError> {
-    let head: i64 = sqlx::query_scalar("select coalesce(max(position), 0) from outbox")
-        .fetch_one(pool)
-        .await?;
+    let head: i64 =
+        sqlx::query_scalar("select coalesce(max(position), 0) from outbox").fetch_one(pool).await?;
     Ok(Position(head))
 }
 
@@ -112,8 +103,7 @@ pub(crate) async fn id_at(
         .bind(position.0)
         .fetch_optional(connection)
         .await?;
-    id.map(|id| envelope_columns::parse_id(&id).map(EventId))
-        .transpose()
+    id.map(|id| envelope_columns::parse_id(&id).map(EventId)).transpose()
 }
 
 fn read(row: &AnyRow, source: &str) -> Result<OutboxEvent, StoreError> {

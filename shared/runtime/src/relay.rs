@@ -55,10 +55,7 @@ impl<S: Service> Relay<S> {
             self.cursor = Some(cursor);
             return Ok(Step::Idle);
         };
-        let next = Cursor {
-            position: last.position,
-            event: Some(last.envelope.id),
-        };
+        let next = Cursor { position: last.position, event: Some(last.envelope.id) };
         match core.event_store.append(&page).await? {
             Appended::Done(_) => {
                 core.gauges.relayed.add(page.len(), core.clock.now());

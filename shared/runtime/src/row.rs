@@ -147,8 +147,7 @@ impl Column for Timestamp {
 /// Columns are never null: nothing is the empty text, so only for types without an empty form.
 impl<T: Column> Column for Option<T> {
     fn to_cell(&self) -> Cell {
-        self.as_ref()
-            .map_or_else(|| Cell::Text(String::new()), Column::to_cell)
+        self.as_ref().map_or_else(|| Cell::Text(String::new()), Column::to_cell)
     }
     fn from_cell(cell: Cell) -> Result<Self, Cell> {
         match &cell {
@@ -404,12 +403,7 @@ pub fn cell<T: Column>(
     column: &'static str,
     expected: &'static str,
 ) -> Result<T, BadCell> {
-    let bad = |cell| BadCell {
-        table,
-        column,
-        cell,
-        expected,
-    };
+    let bad = |cell| BadCell { table, column, cell, expected };
     let cell = cells.next().ok_or_else(|| bad(Cell::Text(String::new())))?;
     T::from_cell(cell).map_err(bad)
 }

@@ -47,8 +47,7 @@ impl Visitor for Save<'_> {
             .bind(serde_json::to_string(&rows)?)
             .execute(&mut *self.connection)
             .await?;
-        self.changed
-            .extend(table.changed().map(|row| change::<R>(row.key())));
+        self.changed.extend(table.changed().map(|row| change::<R>(row.key())));
         Ok(())
     }
 }
@@ -90,10 +89,7 @@ pub(crate) async fn list<R: Listed>(
     let list = R::LISTS
         .iter()
         .find(|list| list.filters == columns)
-        .ok_or_else(|| StoreError::NoSuchList {
-            table: R::TABLE,
-            filters: columns.join(", "),
-        })?;
+        .ok_or_else(|| StoreError::NoSuchList { table: R::TABLE, filters: columns.join(", ") })?;
     let mut query = sqlx::query(list.sql)
         .bind(after.unwrap_or(list.direction.before_first()).to_owned())
         .bind(limit_to_bind(limit));
@@ -134,7 +130,5 @@ fn object<R: Row>(row: &R) -> serde_json::Map<String, serde_json::Value> {
         Cell::Bigint(number) => number.into(),
     };
     let named = R::COLUMNS.iter().zip(row.cells());
-    named
-        .map(|((column, _), cell)| ((*column).to_owned(), value(cell)))
-        .collect()
+    named.map(|((column, _), cell)| ((*column).to_owned(), value(cell))).collect()
 }

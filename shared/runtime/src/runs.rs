@@ -11,9 +11,7 @@ pub(crate) async fn begin(
     run: &str,
     now: Timestamp,
 ) -> Result<Vec<String>, StoreError> {
-    let unclean = sqlx::query_scalar("select id from runs")
-        .fetch_all(&mut *connection)
-        .await?;
+    let unclean = sqlx::query_scalar("select id from runs").fetch_all(&mut *connection).await?;
     sqlx::query("insert into runs (id, started_at) values ($1, $2)")
         .bind(run.to_owned())
         .bind(now.0)

@@ -128,10 +128,7 @@ impl Runtime {
     }
 
     fn run_writer<S: Service>(&self, core: Arc<Core<S>>, jobs: mpsc::Receiver<Job<S>>) {
-        let queue = Queue {
-            receiver: jobs,
-            in_hand: None,
-        };
+        let queue = Queue { receiver: jobs, in_hand: None };
         let jobs = Arc::new(tokio::sync::Mutex::new(queue));
         let (stopping, health) = (self.stopping.clone(), self.health.clone());
         let name = format!("{}.writer", S::NAME);
@@ -157,12 +154,7 @@ impl Runtime {
         let make = {
             let name = name.clone();
             move || -> Looping {
-                Box::pin(relay(
-                    name.clone(),
-                    Arc::clone(&core),
-                    drained.clone(),
-                    health.clone(),
-                ))
+                Box::pin(relay(name.clone(), Arc::clone(&core), drained.clone(), health.clone()))
             }
         };
         self.supervise(name, make, &self.tasks);
@@ -173,8 +165,7 @@ impl Runtime {
     /// Both only hasten what polling does anyway, so their health is not asked for.
     fn connect_processes(&self, url: String) {
         let (store, drained) = (self.event_store.clone(), self.drained.clone());
-        self.tasks
-            .spawn(notify::tell(store.clone(), drained.clone()));
+        self.tasks.spawn(notify::tell(store.clone(), drained.clone()));
         self.tasks.spawn(notify::hear(url, store, drained));
     }
 
@@ -229,8 +220,7 @@ impl<S: Service> Writing<S> {
             if self.stopping.is_cancelled() {
                 return;
             }
-            self.refuse_while(&mut writer, &mut jobs, backoff.longer())
-                .await;
+            self.refuse_while(&mut writer, &mut jobs, backoff.longer()).await;
         }
         backoff.reset();
         while !self.stopping.is_cancelled() {
@@ -266,8 +256,7 @@ impl<S: Service> Writing<S> {
                 Err(trouble) => {
                     self.note(&trouble);
                     retries = true;
-                    self.refuse_while(&mut writer, &mut jobs, backoff.longer())
-                        .await;
+                    self.refuse_while(&mut writer, &mut jobs, backoff.longer()).await;
                 }
             }
         }
@@ -288,10 +277,7 @@ impl<S: Service> Writing<S> {
             idle = false;
         }
         let size = writer.unit_size(!jobs.is_empty());
-        if writer
-            .next_due()
-            .is_some_and(|due| due <= self.core.clock.now())
-        {
+        if writer.next_due().is_some_and(|due| due <= self.core.clock.now()) {
             idle &= writer.step_timers(size).await? == Step::Idle;
         }
         if retries {

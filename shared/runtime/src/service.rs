@@ -125,22 +125,12 @@ pub struct Answer {
 impl Answer {
     /// An answer that shows a resource.
     pub fn ok(version: Version, resource: &impl Serialize) -> Self {
-        Self {
-            status: 200,
-            location: String::new(),
-            version,
-            body: json(resource),
-        }
+        Self { status: 200, location: String::new(), version, body: json(resource) }
     }
 
     /// An answer that shows a new resource and where it is.
     pub fn created(location: String, version: Version, resource: &impl Serialize) -> Self {
-        Self {
-            status: 201,
-            location,
-            version,
-            body: json(resource),
-        }
+        Self { status: 201, location, version, body: json(resource) }
     }
 }
 

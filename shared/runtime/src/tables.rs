@@ -53,6 +53,11 @@ impl<R: Row> Table<R> {
         rows
     }
 
+    /// Whether a row was asked for that is not loaded yet.
+    pub fn is_wanting(&self) -> bool {
+        !self.wanted.is_empty()
+    }
+
     /// The keys still to be loaded.
     pub(crate) fn wanted(&self) -> &BTreeSet<R::Key> {
         &self.wanted
@@ -70,14 +75,7 @@ impl<R: Row> Table<R> {
 
     /// The rows that events changed.
     pub(crate) fn changed(&self) -> impl Iterator<Item = &R> {
-        self.changed
-            .iter()
-            .filter_map(|key| self.rows.get(key)?.as_ref())
-    }
-
-    /// Forgets every row, so that a fold holds one page of them at a time.
-    pub(crate) fn clear(&mut self) {
-        *self = Self::default();
+        self.changed.iter().filter_map(|key| self.rows.get(key)?.as_ref())
     }
 }
 
@@ -195,11 +193,4 @@ macro_rules! tables {
             }
         }
     };
-}
-
-impl<R: Row> Table<R> {
-    /// Whether a row was asked for that is not loaded yet.
-    pub fn is_wanting(&self) -> bool {
-        !self.wanted.is_empty()
-    }
 }

@@ -29,14 +29,7 @@ pub(crate) struct StoredTimer {
 type TimerRow = (String, i64, String, String, String, String);
 
 fn read((key, due_at, payload, event_id, correlation, traceparent): TimerRow) -> StoredTimer {
-    StoredTimer {
-        key,
-        due_at: Timestamp(due_at),
-        payload,
-        event_id,
-        correlation,
-        traceparent,
-    }
+    StoredTimer { key, due_at: Timestamp(due_at), payload, event_id, correlation, traceparent }
 }
 
 /// Timers due by then whose lane is not held back, the earliest first.
@@ -91,11 +84,8 @@ pub(crate) async fn change(
     connection: &mut AnyConnection,
     changes: &BTreeMap<String, Option<StoredTimer>>,
 ) -> Result<(), StoreError> {
-    let cleared: Vec<&String> = changes
-        .iter()
-        .filter(|(_, timer)| timer.is_none())
-        .map(|(key, _)| key)
-        .collect();
+    let cleared: Vec<&String> =
+        changes.iter().filter(|(_, timer)| timer.is_none()).map(|(key, _)| key).collect();
     if !cleared.is_empty() {
         sqlx::query("delete from timers where timer_key in (select atom from json_each($1))")
             .bind(serde_json::to_string(&cleared)?)
@@ -105,16 +95,7 @@ pub(crate) async fn change(
     let set: Vec<_> = changes
         .values()
         .flatten()
-        .map(|t| {
-            (
-                &t.key,
-                t.due_at.0,
-                &t.payload,
-                &t.event_id,
-                &t.correlation,
-                &t.traceparent,
-            )
-        })
+        .map(|t| (&t.key, t.due_at.0, &t.payload, &t.event_id, &t.correlation, &t.traceparent))
         .collect();
     if !set.is_empty() {
         sqlx::query(
@@ -145,8 +126,6 @@ pub(crate) async fn all(connection: &mut AnyConnection) -> Result<Vec<StoredTime
 
 /// Forgets every timer, to be set anew by a fold.
 pub(crate) async fn clear(connection: &mut AnyConnection) -> Result<(), StoreError> {
-    sqlx::query("delete from timers")
-        .execute(connection)
-        .await?;
+    sqlx::query("delete from timers").execute(connection).await?;
     Ok(())
 }

@@ -181,12 +181,7 @@ impl<'a, S: Service> Unit<'a, S> {
         let fresh_id = self.core.ids.next();
         let position = self.head.plus(self.drafts.len()).next();
         let (core, now) = (self.core, self.began);
-        let context = Context {
-            now,
-            fresh_id,
-            position,
-            settings: &core.settings,
-        };
+        let context = Context { now, fresh_id, position, settings: &core.settings };
         if let (Message::Command(command), Some(seen)) = (message, if_match)
             && let Ok(Some(current)) = unwinding(|| S::version(command, &self.tables))
             && !seen.contains(&current)
@@ -202,10 +197,7 @@ impl<'a, S: Service> Unit<'a, S> {
             self.tables.want_changed(event);
         }
         self.load().await?;
-        let ids: Vec<EventId> = events
-            .iter()
-            .map(|_| EventId(self.core.ids.next()))
-            .collect();
+        let ids: Vec<EventId> = events.iter().map(|_| EventId(self.core.ids.next())).collect();
         let count = events.len();
         match self.apply(message, &events, &ids, &context) {
             Err(panic) => {
@@ -215,19 +207,13 @@ impl<'a, S: Service> Unit<'a, S> {
             Ok((answer, changes)) => {
                 self.tables.keep();
                 self.draft(events, &ids, cause, changes)?;
-                Ok(Verdict::Decided {
-                    events: count,
-                    answer,
-                })
+                Ok(Verdict::Decided { events: count, answer })
             }
         }
     }
 
     /// Changes the rows and makes the answer; a panic leaves the changes to be taken back.
-    #[expect(
-        clippy::type_complexity,
-        reason = "an answer and the timers of each event, used once"
-    )]
+    #[expect(clippy::type_complexity, reason = "an answer and the timers of each event, used once")]
     fn apply(
         &mut self,
         message: &Message<S>,
@@ -238,11 +224,7 @@ impl<'a, S: Service> Unit<'a, S> {
         let tables = &mut self.tables;
         unwinding(|| {
             for (event, id) in events.iter().zip(ids) {
-                tables.evolve(&Recorded {
-                    id: *id,
-                    time: context.now,
-                    event,
-                });
+                tables.evolve(&Recorded { id: *id, time: context.now, event });
             }
             let answer = match message {
                 Message::Command(command) => Some(S::answer(command, tables, context)),
@@ -277,11 +259,7 @@ impl<'a, S: Service> Unit<'a, S> {
                     }
                 };
             }
-            self.drafts.push(Draft {
-                id: *id,
-                event,
-                cause: cause.clone(),
-            });
+            self.drafts.push(Draft { id: *id, event, cause: cause.clone() });
         }
         Ok(())
     }
@@ -301,19 +279,11 @@ impl<'a, S: Service> Unit<'a, S> {
         let mut changed = Vec::new();
         if !outbox.is_empty() {
             outbox::insert(&mut self.turn, &outbox).await?;
-            let mut save = Save {
-                connection: &mut self.turn,
-                changed: Vec::new(),
-            };
+            let mut save = Save { connection: &mut self.turn, changed: Vec::new() };
             self.tables.visit(&mut save).await?;
             changed = save.changed;
         }
-        let next_due = self
-            .timers
-            .values()
-            .flatten()
-            .map(|timer| timer.due_at)
-            .min();
+        let next_due = self.timers.values().flatten().map(|timer| timer.due_at).min();
         timers::change(&mut self.turn, &self.timers).await?;
         let now = self.began;
         answers::store(&mut self.turn, &closing.answers, now).await?;
@@ -354,11 +324,7 @@ impl<'a, S: Service> Unit<'a, S> {
         if self.drafts.is_empty() {
             return Ok(Vec::new());
         }
-        let names: Vec<String> = self
-            .drafts
-            .iter()
-            .map(|draft| draft.event.stream())
-            .collect();
+        let names: Vec<String> = self.drafts.iter().map(|draft| draft.event.stream()).collect();
         let mut distinct: Vec<&str> = names.iter().map(String::as_str).collect();
         distinct.sort_unstable();
         distinct.dedup();
@@ -395,10 +361,7 @@ impl<'a, S: Service> Unit<'a, S> {
                 traceparent: draft.cause.traceparent,
                 data: draft.event.encode()?,
             };
-            events.push(OutboxEvent {
-                position: Position(position),
-                envelope,
-            });
+            events.push(OutboxEvent { position: Position(position), envelope });
         }
         for timer in self.timers.values_mut().flatten() {
             if let Some(correlation) = correlations.get(&timer.event_id) {
@@ -445,10 +408,7 @@ impl Evidence {
         if let Some(checkpoint) = &closing.checkpoint {
             return Self::Checkpoint(checkpoint.sequence);
         }
-        closing
-            .answers
-            .first()
-            .map_or(Self::None, |stored| Self::Answer(stored.key.clone()))
+        closing.answers.first().map_or(Self::None, |stored| Self::Answer(stored.key.clone()))
     }
 }
 
@@ -462,8 +422,5 @@ fn panic_text(payload: &(dyn Payload + Send)) -> String {
         .downcast_ref::<&str>()
         .map(|text| (*text).to_owned())
         .or_else(|| payload.downcast_ref::<String>().cloned());
-    format!(
-        "panicked: {}",
-        text.unwrap_or_else(|| "without a text".to_owned())
-    )
+    format!("panicked: {}", text.unwrap_or_else(|| "without a text".to_owned()))
 }

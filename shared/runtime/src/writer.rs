@@ -115,28 +115,21 @@ impl<S: Service> Writer<S> {
     /// Carries out commands as one unit and answers each. Nobody hears anything before the commit.
     pub(crate) async fn step_commands(&mut self, jobs: Vec<Job<S>>) -> Result<Step, StoreError> {
         let count = jobs.len();
-        let (asked, replies): (Vec<Asked<S>>, Vec<_>) = jobs
-            .into_iter()
-            .map(|job| (asked(job.request), job.reply))
-            .unzip();
+        let (asked, replies): (Vec<Asked<S>>, Vec<_>) =
+            jobs.into_iter().map(|job| (asked(job.request), job.reply)).unzip();
         let (outcomes, trouble) = match self.try_commands(&asked).await {
             Ok(outcomes) => (outcomes, None),
             Err(StoreError::Data(cause)) if count > 1 => {
                 warn!(service = S::NAME, %cause, "a batch of commands failed; each goes by itself");
                 self.commands_one_by_one(&asked).await
             }
-            Err(trouble) => (
-                asked.iter().map(|_| Err(excuse(&trouble))).collect(),
-                Some(trouble),
-            ),
+            Err(trouble) => (asked.iter().map(|_| Err(excuse(&trouble))).collect(), Some(trouble)),
         };
         for (reply, outcome) in replies.into_iter().zip(outcomes) {
             // A client that hung up is not waiting for the answer; what was done is done.
             let _ = reply.send(outcome);
         }
-        trouble
-            .filter(StoreError::is_passing)
-            .map_or(Ok(Step::Did(count)), Err)
+        trouble.filter(StoreError::is_passing).map_or(Ok(Step::Did(count)), Err)
     }
 
     async fn commands_one_by_one(
@@ -161,17 +154,11 @@ impl<S: Service> Writer<S> {
     async fn try_commands(&mut self, asked: &[Asked<S>]) -> Result<Vec<Outcome<S>>, StoreError> {
         let core = Arc::clone(&self.core);
         let mut unit = Unit::begin(&core).await?;
-        let keys: Vec<&str> = asked
-            .iter()
-            .filter_map(|one| one.key.as_ref())
-            .map(|key| key.key.as_str())
-            .collect();
+        let keys: Vec<&str> =
+            asked.iter().filter_map(|one| one.key.as_ref()).map(|key| key.key.as_str()).collect();
         let mut stored = answers::load(unit.turn(), &keys).await?;
-        let fresh = |one: &&Asked<S>| {
-            one.key
-                .as_ref()
-                .is_none_or(|key| !stored.contains_key(&key.key))
-        };
+        let fresh =
+            |one: &&Asked<S>| one.key.as_ref().is_none_or(|key| !stored.contains_key(&key.key));
         let messages: Vec<&Message<S>> =
             asked.iter().filter(fresh).map(|one| &one.message).collect();
         unit.prepare(messages.iter().copied()).await?;
@@ -182,9 +169,7 @@ impl<S: Service> Writer<S> {
                 outcomes.push(repeat(one, known));
                 continue;
             }
-            let verdict = unit
-                .handle(&one.message, &one.cause, one.if_match.as_deref())
-                .await?;
+            let verdict = unit.handle(&one.message, &one.cause, one.if_match.as_deref()).await?;
             let outcome = outcome::<S>(verdict);
             if let (Some(key), Ok(answer)) = (&one.key, &outcome) {
                 let answer = StoredAnswer {
@@ -210,22 +195,11 @@ impl<S: Service> Writer<S> {
             None => {
                 let mut reader = core.database.reader().acquire().await?;
                 let committed = checkpoint::newest(&mut reader).await?;
-                Consumer {
-                    seen: committed.clone(),
-                    committed,
-                    saved_at: core.clock.now(),
-                }
+                Consumer { seen: committed.clone(), committed, saved_at: core.clock.now() }
             }
         };
-        let limit = if self.careful > 0 {
-            self.careful.min(limit)
-        } else {
-            limit
-        };
-        let page = core
-            .event_store
-            .page(consumer.seen.anchor.position, &self.hears, limit)
-            .await?;
+        let limit = if self.careful > 0 { self.careful.min(limit) } else { limit };
+        let page = core.event_store.page(consumer.seen.anchor.position, &self.hears, limit).await?;
         verify_anchor::<S>(&consumer.seen.anchor, &page)?;
         let Some(end) = page.end else {
             self.careful_stretch_over().await?;
@@ -239,9 +213,7 @@ impl<S: Service> Writer<S> {
             .into_iter()
             .filter(|event| S::HEARS.contains(&event.envelope.kind.as_str()))
             .filter(|event| {
-                !consumer
-                    .seen
-                    .has_handled(&event.envelope.source, event.source_position)
+                !consumer.seen.has_handled(&event.envelope.source, event.source_position)
             })
             .map(Kept::Event)
             .collect();
@@ -287,13 +259,9 @@ impl<S: Service> Writer<S> {
                 let cause = format!("ended the process or its batch {} times", limits::ATTEMPTS);
                 self.park_event(event, place, cause, attempt - 1).await?;
             } else {
-                match self
-                    .try_events(std::slice::from_ref(event), place.clone())
-                    .await
-                {
+                match self.try_events(std::slice::from_ref(event), place.clone()).await {
                     Err(StoreError::Data(cause)) if attempt == limits::ATTEMPTS => {
-                        self.park_event(event, place, cause.to_string(), attempt)
-                            .await?;
+                        self.park_event(event, place, cause.to_string(), attempt).await?;
                     }
                     // Tried again by the next step, and counted again.
                     Err(StoreError::Data(_)) => return Ok(()),
@@ -364,17 +332,11 @@ impl<S: Service> Writer<S> {
         );
         let status = DeadLetterStatus::Parked;
         let closing = Closing {
-            parked: vec![Parked {
-                message: event.clone(),
-                status,
-                cause,
-                attempts,
-            }],
+            parked: vec![Parked { message: event.clone(), status, cause, attempts }],
             settled_attempts: vec![event.id()],
             ..Closing::default()
         };
-        self.commit_at(unit, closing, place, std::slice::from_ref(event))
-            .await
+        self.commit_at(unit, closing, place, std::slice::from_ref(event)).await
     }
 
     /// Commits a unit together with the checkpoint at `end`.
@@ -420,12 +382,8 @@ impl<S: Service> Writer<S> {
         let heard: Vec<Result<Message<S>, String>> = kept.iter().map(to_message::<S>).collect();
         let free =
             |(kept, _): &(&Kept, &Result<Message<S>, String>)| !held.contains_key(kept.lane());
-        let messages: Vec<&Message<S>> = kept
-            .iter()
-            .zip(&heard)
-            .filter(free)
-            .filter_map(|(_, m)| m.as_ref().ok())
-            .collect();
+        let messages: Vec<&Message<S>> =
+            kept.iter().zip(&heard).filter(free).filter_map(|(_, m)| m.as_ref().ok()).collect();
         unit.prepare(messages.iter().copied()).await?;
         let mut closing = Closing::default();
         for (kept, message) in kept.iter().zip(&heard) {
@@ -433,19 +391,11 @@ impl<S: Service> Writer<S> {
                 continue;
             }
             let mut keep = |status, cause, attempts| {
-                closing.parked.push(Parked {
-                    message: kept.clone(),
-                    status,
-                    cause,
-                    attempts,
-                });
+                closing.parked.push(Parked { message: kept.clone(), status, cause, attempts });
             };
             if let Some(parked) = held.get(kept.lane()) {
-                let behind = if *parked {
-                    DeadLetterStatus::Waiting
-                } else {
-                    DeadLetterStatus::Retrying
-                };
+                let behind =
+                    if *parked { DeadLetterStatus::Waiting } else { DeadLetterStatus::Retrying };
                 keep(behind, String::new(), 0);
                 continue;
             }
@@ -475,18 +425,16 @@ impl<S: Service> Writer<S> {
             Ok(message) => message,
             Err(cause) => return Ok(Some(cause.clone())),
         };
-        Ok(
-            match unit.handle(message, &cause_of::<S>(kept), None).await? {
-                // Every timer ends in an event, which clears it; one that does not would fire for ever.
-                Verdict::Decided { events: 0, .. } if matches!(kept, Kept::Timer(_)) => {
-                    Some("the timer led to no event".to_owned())
-                }
-                Verdict::Decided { .. } => None,
-                Verdict::Refused(refusal) => Some(format!("refused: {refusal}")),
-                Verdict::Stale(version) => Some(format!("stale at version {version}")),
-                Verdict::Failed(cause) => Some(cause),
-            },
-        )
+        Ok(match unit.handle(message, &cause_of::<S>(kept), None).await? {
+            // Every timer ends in an event, which clears it; one that does not would fire for ever.
+            Verdict::Decided { events: 0, .. } if matches!(kept, Kept::Timer(_)) => {
+                Some("the timer led to no event".to_owned())
+            }
+            Verdict::Decided { .. } => None,
+            Verdict::Refused(refusal) => Some(format!("refused: {refusal}")),
+            Verdict::Stale(version) => Some(format!("stale at version {version}")),
+            Verdict::Failed(cause) => Some(cause),
+        })
     }
 
     /// Handles timers that came due, as one unit.
@@ -517,12 +465,7 @@ impl<S: Service> Writer<S> {
         let set = timers::still_set(unit.turn(), due).await?;
         let still_set =
             |timer: &&StoredTimer| set.contains(&(timer.key.clone(), timer.event_id.clone()));
-        let kept: Vec<Kept> = due
-            .iter()
-            .filter(still_set)
-            .cloned()
-            .map(Kept::Timer)
-            .collect();
+        let kept: Vec<Kept> = due.iter().filter(still_set).cloned().map(Kept::Timer).collect();
         let closing = self.handle_all(&mut unit, &kept).await?;
         let committed = unit.commit(closing).await?;
         self.committed(&committed, due.len());
@@ -544,12 +487,7 @@ impl<S: Service> Writer<S> {
         match failed {
             Some(cause) if attempts >= limits::ATTEMPTS => {
                 let (message, status) = (Kept::Timer(timer.clone()), DeadLetterStatus::Parked);
-                closing.parked.push(Parked {
-                    message,
-                    status,
-                    cause: cause.to_string(),
-                    attempts,
-                });
+                closing.parked.push(Parked { message, status, cause: cause.to_string(), attempts });
                 closing.settled_attempts.push(id);
             }
             Some(_) => {}
@@ -580,12 +518,7 @@ impl<S: Service> Writer<S> {
                 Some(cause) => {
                     closing.stopped_lanes.push(kept.lane().to_owned());
                     let (message, status) = (kept.clone(), DeadLetterStatus::Parked);
-                    closing.parked.push(Parked {
-                        message,
-                        status,
-                        cause,
-                        attempts: attempts + 1,
-                    });
+                    closing.parked.push(Parked { message, status, cause, attempts: attempts + 1 });
                 }
             }
         }
@@ -612,11 +545,7 @@ impl<S: Service> Writer<S> {
         let late = self.consumer.as_ref().is_some_and(|consumer| {
             self.core.clock.now().since(consumer.saved_at) >= limits::CHECKPOINT_SAVE
         });
-        if late {
-            self.save_checkpoint().await
-        } else {
-            Ok(())
-        }
+        if late { self.save_checkpoint().await } else { Ok(()) }
     }
 
     async fn save_checkpoint(&mut self) -> Result<(), StoreError> {
@@ -637,9 +566,7 @@ impl<S: Service> Writer<S> {
 
     /// Whether nobody else has moved the checkpoint since it was read.
     fn is_next(&self, unit: &Unit<'_, S>) -> bool {
-        self.consumer
-            .as_ref()
-            .is_some_and(|known| known.committed.sequence == unit.checkpoint())
+        self.consumer.as_ref().is_some_and(|known| known.committed.sequence == unit.checkpoint())
     }
 
     /// Another replica was faster: nothing is done, and the checkpoint is read again.
@@ -654,19 +581,10 @@ impl<S: Service> Writer<S> {
             return;
         };
         for event in events {
-            let Kept::Event(StoredEvent {
-                envelope,
-                source_position,
-                ..
-            }) = event
-            else {
+            let Kept::Event(StoredEvent { envelope, source_position, .. }) = event else {
                 continue;
             };
-            let mark = consumer
-                .seen
-                .sources
-                .entry(envelope.source.clone())
-                .or_default();
+            let mark = consumer.seen.sources.entry(envelope.source.clone()).or_default();
             *mark = (*mark).max(*source_position);
         }
         self.core.gauges.consumed.set(end.position.0);
@@ -675,10 +593,7 @@ impl<S: Service> Writer<S> {
 
     fn next_checkpoint(&self) -> Option<Checkpoint> {
         let consumer = self.consumer.as_ref()?;
-        Some(Checkpoint {
-            sequence: consumer.committed.sequence + 1,
-            ..consumer.seen.clone()
-        })
+        Some(Checkpoint { sequence: consumer.committed.sequence + 1, ..consumer.seen.clone() })
     }
 
     /// Tells what was done, and fits the size of units to how long turns take.
@@ -701,47 +616,20 @@ impl<S: Service> Writer<S> {
 }
 
 fn asked<S: Service>(request: Request<S>) -> Asked<S> {
-    let Request {
-        command,
-        id,
-        key,
-        if_match,
-        actor,
-        traceparent,
-    } = request;
-    let cause = Cause {
-        causation: id.to_string(),
-        correlation: None,
-        actor,
-        traceparent,
-    };
-    Asked {
-        message: Message::Command(command),
-        cause,
-        key,
-        if_match,
-    }
+    let Request { command, id, key, if_match, actor, traceparent } = request;
+    let cause = Cause { causation: id.to_string(), correlation: None, actor, traceparent };
+    Asked { message: Message::Command(command), cause, key, if_match }
 }
 
 /// The answer to a repeated request: the stored one, if it is the same request.
 fn repeat<S: Service>(asked: &Asked<S>, known: &StoredAnswer) -> Outcome<S> {
-    let same = asked
-        .key
-        .as_ref()
-        .is_some_and(|key| key.fingerprint == known.fingerprint);
-    if same {
-        Ok(known.answer.clone())
-    } else {
-        Err(CommandError::KeyReused)
-    }
+    let same = asked.key.as_ref().is_some_and(|key| key.fingerprint == known.fingerprint);
+    if same { Ok(known.answer.clone()) } else { Err(CommandError::KeyReused) }
 }
 
 fn outcome<S: Service>(verdict: Verdict<S::Refusal>) -> Outcome<S> {
     match verdict {
-        Verdict::Decided {
-            answer: Some(answer),
-            ..
-        } => Ok(answer),
+        Verdict::Decided { answer: Some(answer), .. } => Ok(answer),
         Verdict::Decided { answer: None, .. } => Err(CommandError::Failed("no answer".to_owned())),
         Verdict::Refused(refusal) => Err(CommandError::Refused(refusal)),
         Verdict::Stale(current) => Err(CommandError::Stale { current }),
@@ -762,9 +650,9 @@ fn excuse<R: std::error::Error>(trouble: &StoreError) -> CommandError<R> {
 
 fn to_message<S: Service>(kept: &Kept) -> Result<Message<S>, String> {
     match kept {
-        Kept::Event(event) => S::hear(&event.envelope)
-            .map(Message::Heard)
-            .map_err(|error| error.to_string()),
+        Kept::Event(event) => {
+            S::hear(&event.envelope).map(Message::Heard).map_err(|error| error.to_string())
+        }
         Kept::Timer(timer) => serde_json::from_str(&timer.payload)
             .map(Message::Due)
             .map_err(|error| format!("the timer's payload cannot be read: {error}")),
@@ -773,24 +661,15 @@ fn to_message<S: Service>(kept: &Kept) -> Result<Message<S>, String> {
 
 fn cause_of<S: Service>(kept: &Kept) -> Cause {
     let (causation, correlation, traceparent) = match kept {
-        Kept::Event(StoredEvent { envelope, .. }) => (
-            envelope.id.to_string(),
-            envelope.correlation.clone(),
-            envelope.traceparent.clone(),
-        ),
-        Kept::Timer(timer) => (
-            timer.event_id.clone(),
-            timer.correlation.clone(),
-            timer.traceparent.clone(),
-        ),
+        Kept::Event(StoredEvent { envelope, .. }) => {
+            (envelope.id.to_string(), envelope.correlation.clone(), envelope.traceparent.clone())
+        }
+        Kept::Timer(timer) => {
+            (timer.event_id.clone(), timer.correlation.clone(), timer.traceparent.clone())
+        }
     };
     let actor = format!("/services/{}", S::NAME);
-    Cause {
-        causation,
-        correlation: Some(correlation),
-        actor,
-        traceparent,
-    }
+    Cause { causation, correlation: Some(correlation), actor, traceparent }
 }
 
 /// The page must begin at the checkpoint and show the event that was there.
@@ -798,25 +677,15 @@ fn verify_anchor<S: Service>(anchor: &Anchor, page: &Page) -> Result<(), StoreEr
     let service = S::NAME;
     if !anchor.log_id.is_empty() && anchor.log_id != page.log_id {
         let (known, found) = (anchor.log_id.clone(), page.log_id.clone());
-        return Err(StoreError::Diverged(Divergence::OtherLog {
-            service,
-            known,
-            found,
-        }));
+        return Err(StoreError::Diverged(Divergence::OtherLog { service, known, found }));
     }
     if anchor.position == Position(0) {
         return Ok(());
     }
-    let shown = page
-        .anchor
-        .as_ref()
-        .map(|event| event.envelope.id.to_string());
+    let shown = page.anchor.as_ref().map(|event| event.envelope.id.to_string());
     if shown.as_deref() == Some(anchor.event_id.as_str()) {
         return Ok(());
     }
     let position = anchor.position;
-    Err(StoreError::Diverged(Divergence::OtherPosition {
-        service,
-        position,
-    }))
+    Err(StoreError::Diverged(Divergence::OtherPosition { service, position }))
 }

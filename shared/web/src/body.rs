@@ -4,9 +4,10 @@ use axum::body::Body;
 use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{HeaderMap, StatusCode};
 use futures_util::StreamExt;
-use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::de::{Deserialize, DeserializeOwned, Deserializer, IgnoredAny};
 use serde_path_to_error::{Path, Segment};
 
+use crate::json::Json;
 use crate::limits;
 use crate::problem::{InvalidField, Problem};
 
@@ -79,12 +80,20 @@ fn too_large() -> Problem {
 pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     let text =
         std::str::from_utf8(bytes).map_err(|_| Problem::malformed("the body is not UTF-8"))?;
-    // Reading it as the value would stop at the first part that does not fit, and call a text
+    // Reading it as a value stops at the first part that does not fit, and would call a text
     // "invalid" that is not JSON at all further down.
     serde_json::from_str::<IgnoredAny>(text)
         .map_err(|error| Problem::malformed(format!("the body is not JSON: {error}")))?;
-    let mut json = serde_json::Deserializer::from_str(text);
-    serde_path_to_error::deserialize(&mut json).map_err(|error| {
+    let json: Json = fit(&mut serde_json::Deserializer::from_str(text))?;
+    fit(json)
+}
+
+fn fit<'de, D, T>(deserializer: D) -> Result<T, Problem>
+where
+    D: Deserializer<'de, Error = serde_json::Error>,
+    T: Deserialize<'de>,
+{
+    serde_path_to_error::deserialize(deserializer).map_err(|error| {
         let detail = without_place(&error.inner().to_string());
         Problem::invalid(vec![InvalidField::new(pointer(error.path()), detail)])
     })
@@ -100,7 +109,7 @@ fn pointer(path: &Path) -> String {
     let mut pointer = String::new();
     for segment in path {
         match segment {
-            Segment::Seq { index } => pointer.push_str(&format!("/{index}")),
+            Segment::Seq { index } => pointer.extend(["/", &index.to_string()]),
             Segment::Map { key } | Segment::Enum { variant: key } => {
                 pointer.push('/');
                 pointer.push_str(&key.replace('~', "~0").replace('/', "~1"));

@@ -123,7 +123,7 @@ fn fingerprint(method: &str, path: &str, body: &[u8]) -> String {
         digest.update(part.len().to_be_bytes());
         digest.update(part);
     }
-    digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    digest.finalize().iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
 }
 
 /// The W3C trace context, empty where there is none that is well-formed.

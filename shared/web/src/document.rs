@@ -1,4 +1,4 @@
-//! The OpenAPI document: what all services share of it.
+//! The `OpenAPI` document: what all services share of it.
 
 use std::collections::BTreeMap;
 

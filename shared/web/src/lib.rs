@@ -4,6 +4,7 @@ mod body;
 mod command;
 mod document;
 mod health;
+mod json;
 pub mod limits;
 mod list;
 mod metrics;
@@ -23,6 +24,7 @@ pub use document::{
 };
 pub use list::{Filters, Items, Listing, Page, QueryFields, Unfiltered};
 pub use metrics::record_metrics;
+pub use ops::ops_routes;
 pub use path::Named;
 pub use problem::{InvalidField, PROBLEM_JSON, Problem};
 pub use resource::Seen;

@@ -8,7 +8,7 @@ use axum::extract::State;
 use axum::routing::{MethodRouter, get, post};
 use serde::Serialize;
 use utoipa::openapi::path::Paths;
-use utoipa::{IntoParams, ToSchema};
+use utoipa::{IntoParams, OpenApi as _, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use waybill_runtime::{DeadLetter, Position, Service, Settled, Timestamp, text_enum};
 
@@ -19,8 +19,8 @@ use crate::problem::Problem;
 use crate::state::App;
 
 /// The operator's routes of a service, under its name.
-pub(crate) fn routes<S: Service>() -> OpenApiRouter<App<S>> {
-    OpenApiRouter::default()
+pub fn ops_routes<S: Service>() -> OpenApiRouter<App<S>> {
+    OpenApiRouter::with_openapi(Schemas::openapi())
         .routes(mounted::<S, __path_consumers>("consumers", get(consumers::<S>)))
         .routes(mounted::<S, __path_outbox>("outbox", get(outbox::<S>)))
         .routes(mounted::<S, __path_dead_letters>("dead_letters", get(dead_letters::<S>)))
@@ -281,4 +281,4 @@ fn settled_letter(
     Consumer, Outbox, DeadLetterView, LetterStatus, SettledLetter,
     Items<Consumer>, Items<DeadLetterView>
 )))]
-pub(crate) struct Schemas;
+struct Schemas;

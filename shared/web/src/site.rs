@@ -9,7 +9,6 @@ use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
-use utoipa::OpenApi as _;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use utoipa_swagger_ui::{Config, SwaggerUi};
@@ -19,7 +18,7 @@ use crate::document;
 use crate::health::{self, Readiness};
 use crate::limits;
 use crate::metrics::{self, measure};
-use crate::ops;
+use crate::ops::ops_routes;
 use crate::problem::{PROBLEM_JSON, Problem};
 use crate::state::App;
 
@@ -51,8 +50,7 @@ impl Site {
     #[must_use]
     pub fn service<S: Service>(self, handle: Handle<S>, routes: OpenApiRouter<App<S>>) -> Self {
         let app = App::new(handle, self.stopping.clone());
-        let ops = OpenApiRouter::with_openapi(ops::Schemas::openapi()).merge(ops::routes::<S>());
-        self.merge(routes.merge(ops).with_state(app))
+        self.merge(routes.merge(ops_routes::<S>()).with_state(app))
     }
 
     /// Adds routes that have their state already.
@@ -62,7 +60,7 @@ impl Site {
         self
     }
 
-    /// The OpenAPI document of all routes so far.
+    /// The `OpenAPI` document of all routes so far.
     #[must_use]
     pub fn document(&self) -> &utoipa::openapi::OpenApi {
         self.routes.get_openapi()
@@ -86,7 +84,7 @@ impl Site {
 #[derive(Clone)]
 struct Document(Bytes);
 
-/// Show the OpenAPI document of this process.
+/// Show the `OpenAPI` document of this process.
 #[utoipa::path(
     get, path = "/openapi.json", tag = "process",
     responses((status = 200, description = "The document.", body = Object, content_type = "application/json")),

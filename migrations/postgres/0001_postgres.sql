@@ -4,3 +4,7 @@ create or replace function json_each(doc text)
 returns table (value jsonb, atom text)
 language sql immutable parallel safe rows 100
 as $$ select v, v #>> '{}' from jsonb_array_elements(doc::jsonb) as e (v) $$;
+
+-- Text in the order of its bytes, under the name that SQLite knows that order by. Columns whose
+-- order is seen from outside name it, so that lists are the same on every server.
+create collation "binary" (locale = 'C');
