@@ -1,1 +1,68 @@
-fn main() {}
+//! The `waybill` executable: any subset of the services in one process, and the command line.
+//!
+//! # Layout
+//! - [`cli`]: every command and option.
+//! - [`services`]: the services there are; a new one is a line there.
+//! - [`serve`]: from options to a running server, and down again.
+//! - [`proof`]: verify, rebuild, rewind, migrate.
+//! - [`client`], [`show`]: the HTTP API from a terminal.
+//! - [`demo`]: all of it at once, to look at.
+
+mod cli;
+mod client;
+mod commands;
+mod demo;
+mod proof;
+mod serve;
+mod services;
+mod show;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use tracing_subscriber::EnvFilter;
+use waybill_runtime::OpenError;
+
+use crate::cli::{Cli, Command};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    log(cli.quiet_by_default());
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => return complain(&anyhow::Error::from(error)),
+    };
+    match runtime.block_on(run(cli)) {
+        Ok(code) => code,
+        Err(error) => complain(&error),
+    }
+}
+
+async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    match cli.command.unwrap_or(Command::Serve(cli.serve)) {
+        Command::Serve(options) => serve::serve(options).await,
+        Command::Demo(options) => demo::demo(options).await,
+        Command::Order { server, command } => commands::order(&server, command).await,
+        Command::Audit { server, command } => commands::audit(&server, command).await,
+        Command::DeadLetters { server, command } => commands::dead_letters(&server, command).await,
+        Command::Verify(options) => proof::verify(&options).await,
+        Command::Rebuild(options) => proof::rebuild(&options).await,
+        Command::Rewind(options) => proof::rewind(&options).await,
+        Command::Migrate(options) => proof::migrate(&options).await,
+    }
+}
+
+/// Logs go to standard error, as `RUST_LOG` says.
+fn log(quiet: bool) {
+    let default = if quiet { "error" } else { "info,sqlx=warn" };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+}
+
+/// One sentence on standard error. What the user can mend before anything began is exit code 2.
+#[expect(clippy::print_stderr, reason = "the last words of the program")]
+fn complain(error: &anyhow::Error) -> ExitCode {
+    eprintln!("waybill: {error:#}");
+    let setup = error.is::<OpenError>() || error.is::<serve::CannotListen>();
+    ExitCode::from(if setup { 2 } else { 1 })
+}

@@ -22,6 +22,7 @@ create table orders (
     shipment_id text not null,              -- empty before the parcel left, as the two below
     carrier text not null,
     tracking_number text not null,
+    cancel_comment text not null,           -- what the customer said when asking to cancel
     reasons text not null,                  -- JSON: why it did not come to a good end
     version bigint not null check (version >= 1),
     -- An order has both answers from the moment it is confirmed, and a parcel once that left.

@@ -1,16 +1,19 @@
 //! The routes of the logistics service: what they take, and what they show.
 
+use std::borrow::Cow;
+
 use axum::extract::State;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
+use utoipa::openapi::{RefOr, Schema};
+use utoipa::{IntoParams, PartialSchema, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use waybill_contract::{Address, Line, OrderId, Quantity, ShipmentId, Sku, Text};
 use waybill_runtime::{Answer, Timestamp, Version};
 use waybill_web::{
     App, ChangeHeaders, ChangeProblems, Filters, Items, ListProblems, Listing, Named, PageQuery,
-    Problem, QueryFields, ReadHeaders, ReadProblems, Seen, Submitted, text_schema,
+    Problem, QueryFields, ReadHeaders, ReadProblems, Seen, Submitted, one_of, text_schema,
 };
 
 use crate::LogisticsService;
@@ -31,7 +34,6 @@ pub fn routes() -> OpenApiRouter<App<LogisticsService>> {
 #[serde(deny_unknown_fields)]
 struct TrackingReport {
     /// What became of it.
-    #[schema(inline)]
     status: TrackingStatus,
     /// Where that was.
     #[serde(default)]
@@ -50,7 +52,6 @@ pub struct ShipmentView {
     /// Its order.
     pub order_id: OrderId,
     /// Where it is in its life.
-    #[schema(inline)]
     pub status: Status,
     /// Who carries it, once it left.
     #[schema(required)]
@@ -91,7 +92,20 @@ pub struct ShipmentLine {
     pub quantity: Quantity,
 }
 
-text_schema!(Status, TrackingStatus);
+text_schema!(TrackingStatus);
+
+impl PartialSchema for Status {
+    fn schema() -> RefOr<Schema> {
+        one_of(Self::ALL.iter().map(|status| status.as_str()).collect())
+    }
+}
+
+// By its own name it would take the place of an order's in the document of the whole API.
+impl ToSchema for Status {
+    fn name() -> Cow<'static, str> {
+        Cow::Borrowed("ShipmentStatus")
+    }
+}
 
 impl From<&Shipment> for ShipmentView {
     fn from(parcel: &Shipment) -> Self {

@@ -1,5 +1,7 @@
 //! What holds for parcels whatever comes, in whatever order, and however often.
 
+#![expect(clippy::unwrap_used, reason = "a test says by panicking what went wrong")]
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -142,8 +144,9 @@ impl World {
             }
             Step::Report(order, status, said) => self.report(order_id(*order), *status, *said),
             Step::Fire(index) if !self.timers.is_empty() => {
-                let key = index.get(&self.timers.keys().collect::<Vec<_>>()).to_string();
-                self.fire(&key);
+                let keys: Vec<String> = self.timers.keys().cloned().collect();
+                let key = index.get(&keys);
+                self.fire(key);
             }
             Step::FireCleared(index) if !self.cleared.is_empty() => {
                 let timer = index.get(&self.cleared).clone();
@@ -190,6 +193,15 @@ impl World {
         let row = self.tables.shipments.get(&order_id);
         let status = row.map(|parcel| format!("shipment.{}", parcel.status));
         assert_eq!(status.as_deref(), last, "the row shows the last event");
+        let times = row.map(|parcel| (parcel.created_at, parcel.updated_at));
+        let of = |(_, event): &&(_, LogisticsEvent)| event.order() == Some(order_id.0);
+        let mut when = self.history.iter().filter(of).map(|(time, _)| *time);
+        let first = when.next();
+        assert_eq!(
+            times,
+            first.zip(when.next_back().or(first)),
+            "from the first to the last event"
+        );
     }
 
     fn check_fold(&self) {
@@ -231,7 +243,9 @@ proptest! {
         steps in steps(),
     ) {
         let mut world = World::new(settings);
-        steps.iter().for_each(|step| world.step(step));
+        for step in &steps {
+            world.step(step);
+        }
         while let Some(key) = world.timers.keys().next().cloned() {
             world.fire(&key);
         }

@@ -1,5 +1,7 @@
 //! The rules of parcels: given what happened, when something comes, then that follows.
 
+#![expect(clippy::unwrap_used, reason = "a test says by panicking what went wrong")]
+
 use std::time::Duration;
 
 use waybill_contract::logistics::{
@@ -20,7 +22,7 @@ use waybill_runtime::{
 const NOW: Timestamp = Timestamp(1_760_000_000_000_000);
 const EARLIER: Timestamp = Timestamp(NOW.0 - 60_000_000);
 
-type Heard = Message<LogisticsService>;
+type Incoming = Message<LogisticsService>;
 
 fn order_id() -> OrderId {
     "01900000-0000-7000-8000-000000000001".parse().unwrap()
@@ -106,22 +108,22 @@ fn cancelled(shipment_id: ShipmentId) -> LogisticsEvent {
     ShipmentCancelled { shipment_id, order_id: order_id() }.into()
 }
 
-fn confirmed() -> Heard {
+fn confirmed() -> Incoming {
     let customer_id = "01900000-0000-7000-8000-000000000009".parse().unwrap();
     let (order_id, lines, ship_to) = (order_id(), lines(), address());
     Message::Heard(Event::Order(OrderConfirmed { order_id, customer_id, lines, ship_to }.into()))
 }
 
-fn cancel_requested() -> Heard {
+fn cancel_requested() -> Incoming {
     let request = CancelRequested { order_id: order_id(), comment: None };
     Message::Heard(Event::Order(request.into()))
 }
 
-fn due(timer: fn(OrderId) -> Timer) -> Heard {
+fn due(timer: fn(OrderId) -> Timer) -> Incoming {
     Message::Due(timer(order_id()))
 }
 
-fn report(status: TrackingStatus, location: Option<&str>, note: Option<&str>) -> Heard {
+fn report(status: TrackingStatus, location: Option<&str>, note: Option<&str>) -> Incoming {
     Message::Command(Command::RecordTracking(RecordTracking {
         order_id: order_id(),
         shipment_id: parcel(),
@@ -158,13 +160,13 @@ impl Given {
     }
 
     #[track_caller]
-    fn when(&self, message: Heard) -> Result<Vec<LogisticsEvent>, Refusal> {
+    fn when(&self, message: &Incoming) -> Result<Vec<LogisticsEvent>, Refusal> {
         let (settings, fresh_id, position) = (&self.settings, fresh().0, Position(7));
         let mut untouched = LogisticsTables::default();
-        LogisticsService::concerns(&message, &mut untouched);
+        LogisticsService::concerns(message, &mut untouched);
         assert!(untouched.shipments.is_wanting(), "it asks for the parcel's row");
         let context = Context { now: NOW, fresh_id, position, settings };
-        LogisticsService::decide(&message, &self.tables, &context)
+        LogisticsService::decide(message, &self.tables, &context)
     }
 
     fn row(&self) -> &Shipment {
@@ -179,7 +181,7 @@ fn a_confirmed_order_gets_a_parcel_that_leaves_once_packed() {
     let created =
         ShipmentCreated { shipment_id, order_id, lines: lines(), ship_to: address(), dispatch_at };
     let packing = given(&[]).set(CarrierMode::Simulated, 30, 2);
-    assert_eq!(packing.when(confirmed()), Ok(vec![created.clone().into()]));
+    assert_eq!(packing.when(&confirmed()), Ok(vec![created.clone().into()]));
     let (key, timer) = (format!("pack-{order_id}"), Timer::Pack(order_id));
     assert_eq!(
         LogisticsService::timers(&created.into()),
@@ -189,26 +191,26 @@ fn a_confirmed_order_gets_a_parcel_that_leaves_once_packed() {
 
 #[test]
 fn an_order_confirmed_twice_has_one_parcel() {
-    assert_eq!(given(&[created()]).when(confirmed()), Ok(vec![]));
-    assert_eq!(given(&[created(), dispatched()]).when(confirmed()), Ok(vec![]));
+    assert_eq!(given(&[created()]).when(&confirmed()), Ok(vec![]));
+    assert_eq!(given(&[created(), dispatched()]).when(&confirmed()), Ok(vec![]));
 }
 
 #[test]
 fn a_parcel_that_is_being_packed_does_not_leave_once_its_order_is_to_be_cancelled() {
     let packing = given(&[created()]);
-    assert_eq!(packing.when(cancel_requested()), Ok(vec![cancelled(parcel())]));
+    assert_eq!(packing.when(&cancel_requested()), Ok(vec![cancelled(parcel())]));
     let stopped = given(&[created(), cancelled(parcel())]);
-    assert_eq!(stopped.when(cancel_requested()), Ok(vec![]));
-    assert_eq!(stopped.when(due(Timer::Pack)), Ok(vec![]));
+    assert_eq!(stopped.when(&cancel_requested()), Ok(vec![]));
+    assert_eq!(stopped.when(&due(Timer::Pack)), Ok(vec![]));
     assert_eq!((stopped.row().status, stopped.row().version.0), (Status::Cancelled, 2));
 }
 
 #[test]
 fn a_cancel_that_overtakes_the_confirmation_leaves_a_tombstone_that_is_never_packed() {
-    assert_eq!(given(&[]).when(cancel_requested()), Ok(vec![cancelled(fresh())]));
+    assert_eq!(given(&[]).when(&cancel_requested()), Ok(vec![cancelled(fresh())]));
     let tombstone = given(&[cancelled(fresh())]);
-    assert_eq!(tombstone.when(confirmed()), Ok(vec![]));
-    assert_eq!(tombstone.when(cancel_requested()), Ok(vec![]));
+    assert_eq!(tombstone.when(&confirmed()), Ok(vec![]));
+    assert_eq!(tombstone.when(&cancel_requested()), Ok(vec![]));
     let row = tombstone.row();
     assert_eq!((row.id, row.status, row.created_at), (fresh(), Status::Cancelled, EARLIER));
     assert_eq!((&row.lines.0, &row.ship_to.0), (&vec![], &None));
@@ -218,18 +220,18 @@ fn a_cancel_that_overtakes_the_confirmation_leaves_a_tombstone_that_is_never_pac
 fn a_parcel_that_left_is_not_called_back() {
     for seen in [vec![], vec![in_transit(None, None)], vec![delivered(None, None)]] {
         let history = [vec![created(), dispatched()], seen].concat();
-        assert_eq!(given(&history).when(cancel_requested()), Ok(vec![]));
+        assert_eq!(given(&history).when(&cancel_requested()), Ok(vec![]));
     }
 }
 
 #[test]
 fn a_packed_parcel_leaves_with_a_tracking_number_and_the_carriers_plan() {
     let packed = given(&[created()]);
-    assert_eq!(packed.when(due(Timer::Pack)), Ok(vec![dispatched()]));
+    assert_eq!(packed.when(&due(Timer::Pack)), Ok(vec![dispatched()]));
     let at_once = given(&[created()]).set(CarrierMode::Simulated, 0, 0);
-    assert_eq!(at_once.when(due(Timer::Pack)), Ok(vec![dispatched_then(None, Some(0))]));
+    assert_eq!(at_once.when(&due(Timer::Pack)), Ok(vec![dispatched_then(None, Some(0))]));
     let by_hand = given(&[created()]).set(CarrierMode::Manual, 0, 2);
-    assert_eq!(by_hand.when(due(Timer::Pack)), Ok(vec![dispatched_then(None, None)]));
+    assert_eq!(by_hand.when(&due(Timer::Pack)), Ok(vec![dispatched_then(None, None)]));
     let left = given(&[created(), dispatched()]);
     assert_eq!(left.row().carrier, "Waybill Parcel");
     assert_eq!(left.row().tracking_number, "WB9ABC000000000002");
@@ -239,11 +241,11 @@ fn a_packed_parcel_leaves_with_a_tracking_number_and_the_carriers_plan() {
 fn the_simulated_carrier_passes_and_then_delivers_in_the_town_of_the_address() {
     let left = given(&[created(), dispatched()]);
     let passed = in_transit(Some("London"), None);
-    assert_eq!(left.when(due(Timer::InTransit)), Ok(vec![passed.clone()]));
+    assert_eq!(left.when(&due(Timer::InTransit)), Ok(vec![passed.clone()]));
     let arrived = delivered(Some("London"), None);
-    assert_eq!(left.when(due(Timer::Deliver)), Ok(vec![arrived.clone()]));
+    assert_eq!(left.when(&due(Timer::Deliver)), Ok(vec![arrived.clone()]));
     let on_its_way = given(&[created(), dispatched(), passed]);
-    assert_eq!(on_its_way.when(due(Timer::Deliver)), Ok(vec![arrived.clone()]));
+    assert_eq!(on_its_way.when(&due(Timer::Deliver)), Ok(vec![arrived.clone()]));
     assert_eq!(given(&[created(), dispatched(), arrived]).row().status, Status::Delivered);
 }
 
@@ -252,10 +254,13 @@ fn a_carrier_may_report_as_often_as_it_sees_the_parcel() {
     let left = given(&[created(), dispatched_then(None, None)]);
     let first = in_transit(Some("Dover"), Some("customs"));
     let seen = report(TrackingStatus::InTransit, Some("Dover"), Some("customs"));
-    assert_eq!(left.when(seen), Ok(vec![first.clone()]));
+    assert_eq!(left.when(&seen), Ok(vec![first.clone()]));
     let silent = in_transit(None, None);
     let again = given(&[created(), dispatched(), first.clone()]);
-    assert_eq!(again.when(report(TrackingStatus::InTransit, None, None)), Ok(vec![silent.clone()]));
+    assert_eq!(
+        again.when(&report(TrackingStatus::InTransit, None, None)),
+        Ok(vec![silent.clone()])
+    );
     let twice = given(&[created(), dispatched(), first, silent]);
     assert_eq!(twice.row().location, Some(text("Dover")), "it stays where it was last seen");
     assert_eq!((&twice.row().note, twice.row().version.0), (&None, 4));
@@ -266,15 +271,15 @@ fn a_carrier_delivers_or_fails_in_either_mode_and_a_failure_has_a_reason() {
     for plan in [dispatched(), dispatched_then(None, None)] {
         let left = given(&[created(), plan]);
         assert_eq!(
-            left.when(report(TrackingStatus::Delivered, Some("porch"), None)),
+            left.when(&report(TrackingStatus::Delivered, Some("porch"), None)),
             Ok(vec![delivered(Some("porch"), None)])
         );
         assert_eq!(
-            left.when(report(TrackingStatus::Failed, None, Some("lost at sea"))),
+            left.when(&report(TrackingStatus::Failed, None, Some("lost at sea"))),
             Ok(vec![failed("lost at sea", None)])
         );
         assert_eq!(
-            left.when(report(TrackingStatus::Failed, Some("Dover"), None)),
+            left.when(&report(TrackingStatus::Failed, Some("Dover"), None)),
             Ok(vec![failed("the carrier reports a failure", Some("Dover"))])
         );
     }
@@ -292,7 +297,7 @@ fn a_report_on_a_parcel_that_did_not_leave_or_came_to_an_end_is_refused() {
     ];
     for (history, status) in ends {
         for reported in TrackingStatus::ALL {
-            let refused = given(&history).when(report(*reported, None, None));
+            let refused = given(&history).when(&report(*reported, None, None));
             assert_eq!(refused, Err(not_on_its_way(status)), "{reported} when {status}");
         }
     }
@@ -302,8 +307,8 @@ fn a_report_on_a_parcel_that_did_not_leave_or_came_to_an_end_is_refused() {
 fn a_report_on_a_parcel_that_is_not_the_orders_is_refused() {
     let unknown = Err(Refusal::UnknownShipment(parcel()));
     let seen = || report(TrackingStatus::InTransit, None, None);
-    assert_eq!(given(&[]).when(seen()), unknown);
-    assert_eq!(given(&[cancelled(fresh())]).when(seen()), unknown);
+    assert_eq!(given(&[]).when(&seen()), unknown);
+    assert_eq!(given(&[cancelled(fresh())]).when(&seen()), unknown);
 }
 
 #[test]

@@ -12,9 +12,9 @@ use waybill_contract::order::Reason;
 use waybill_contract::{Address, Line, Money, OrderId, Quantity, ShipmentId, Sku, Text, UserId};
 use waybill_runtime::{Answer, Context, Timestamp, Version};
 use waybill_web::{
-    App, ChangeHeaders, ChangeProblems, CreateHeaders, CreateProblems, Filters, InvalidField, Items,
-    ListProblems, Listing, Named, PageQuery, Problem, QueryFields, ReadHeaders, ReadProblems, Seen,
-    Submitted, SubmittedOrEmpty, text_schema,
+    App, ChangeHeaders, ChangeProblems, CreateHeaders, CreateProblems, Filters, InvalidField,
+    Items, ListProblems, Listing, Named, PageQuery, Problem, QueryFields, ReadHeaders,
+    ReadProblems, Seen, Submitted, SubmittedOrEmpty, optional_body, text_schema,
 };
 
 use crate::OrderService;
@@ -30,7 +30,7 @@ pub fn routes() -> OpenApiRouter<App<OrderService>> {
     OpenApiRouter::default()
         .routes(routes!(place_order, list_orders))
         .routes(routes!(get_order))
-        .routes(routes!(cancel_order))
+        .routes(optional_body(routes!(cancel_order)))
 }
 
 /// An order to place.
@@ -201,9 +201,8 @@ impl From<Refusal> for Problem {
 
 impl From<InvalidLine> for InvalidField {
     fn from(line: InvalidLine) -> Self {
-        let pointer = line
-            .index
-            .map_or_else(|| "/lines".to_owned(), |index| format!("/lines/{index}/sku"));
+        let pointer =
+            line.index.map_or_else(|| "/lines".to_owned(), |index| format!("/lines/{index}/sku"));
         Self::new(pointer, line.detail)
     }
 }
@@ -294,7 +293,7 @@ async fn get_order(
 #[utoipa::path(
     post, path = "/v1/orders/{id}/cancel", tag = "orders",
     params(("id" = OrderId, Path, description = "Which order."), ChangeHeaders),
-    request_body = Option<Cancellation>,
+    request_body = Cancellation,
     responses(
         (status = 200, description = "The order, cancelled or being so.", body = OrderView,
             headers(("ETag" = String, description = "Its version."))),
@@ -308,4 +307,60 @@ async fn cancel_order(
 ) -> Result<Response, Problem> {
     let cancel = CancelOrder { order_id, comment: submitted.body.reason };
     app.submit(submitted.terms, Command::Cancel(cancel)).await
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn ordered(skus: &[&str]) -> Result<Command, Problem> {
+        let line = |sku: &&str| json!({"sku": sku, "quantity": 1});
+        let order: NewOrder = serde_json::from_value(json!({
+            "customer_id": "01937b6e-7f5a-7c3e-9a51-3f0c6f2d8b11",
+            "lines": skus.iter().map(line).collect::<Vec<Value>>(),
+            "ship_to": {
+                "name": "Ada", "line1": "12 Square", "city": "London",
+                "postal_code": "SW1Y 4JH", "country": "UK",
+            },
+        }))
+        .unwrap();
+        order.into_command()
+    }
+
+    #[track_caller]
+    fn points_to(problem: &Problem, pointers: &[&str]) {
+        assert_eq!(problem.status().as_u16(), 422);
+        let found: Vec<&str> = problem.errors().iter().map(|e| e.pointer.as_str()).collect();
+        assert_eq!(found, pointers);
+    }
+
+    #[test]
+    fn an_order_of_1_to_100_lines_is_taken() {
+        assert!(ordered(&["TEA"]).is_ok());
+        let skus: Vec<String> = (0..=LINES_MAX).map(|n| format!("SKU-{n}")).collect();
+        let skus: Vec<&str> = skus.iter().map(String::as_str).collect();
+        assert!(ordered(&skus[..LINES_MAX]).is_ok());
+        points_to(&ordered(&skus).unwrap_err(), &["/lines"]);
+        points_to(&ordered(&[]).unwrap_err(), &["/lines"]);
+    }
+
+    #[test]
+    fn a_product_stands_in_one_line_only() {
+        let problem = ordered(&["TEA", "CUP", "TEA", "CUP"]).unwrap_err();
+        points_to(&problem, &["/lines/2/sku", "/lines/3/sku"]);
+        assert_eq!(problem.errors()[0].detail, "TEA is already in line 0");
+    }
+
+    #[test]
+    fn each_refusal_has_its_status() {
+        let order_id: OrderId = "01937b6e-7f5a-7c3e-9a51-3f0c6f2d8b11".parse().unwrap();
+        let late = Refusal::TooLateToCancel { order_id, status: Status::Dispatched };
+        assert_eq!(Problem::from(Refusal::UnknownOrder(order_id)).status().as_u16(), 404);
+        assert_eq!(Problem::from(late).status().as_u16(), 409);
+        let line = |index| InvalidLine { index, detail: "wrong".to_owned() };
+        let lines = Refusal::InvalidLines(vec![line(Some(1)), line(None)]);
+        points_to(&Problem::from(lines), &["/lines/1/sku", "/lines"]);
+    }
 }

@@ -103,6 +103,8 @@ row! {
         carrier: text String,
         /// What the carrier calls the parcel; empty before it left.
         tracking_number: text String,
+        /// What the customer said when asking to cancel.
+        cancel_comment: text Option<Text>,
         /// Why it did not come to a good end.
         reasons: text Json<Vec<Reason>>,
     }
@@ -213,7 +215,7 @@ pub struct InvalidLine {
 type Decision = Result<Vec<OrderEvent>, Refusal>;
 
 /// Which rows a message concerns.
-pub fn concerns(message: &Message<OrderService>, tables: &mut OrderTables) {
+pub(crate) fn concerns(message: &Message<OrderService>, tables: &mut OrderTables) {
     match message {
         Message::Command(Command::Place(place)) => {
             place.lines.iter().for_each(|(sku, _)| tables.catalogue.want(sku));
@@ -249,7 +251,7 @@ fn order_of(event: &Event) -> Option<OrderId> {
 }
 
 /// What follows from a message.
-pub fn decide(
+pub(crate) fn decide(
     message: &Message<OrderService>,
     tables: &OrderTables,
     context: &Context<'_, OrderService>,
@@ -376,7 +378,7 @@ impl Order {
             Event::Logistics(LogisticsEvent::Delivered(parcel)) => self.deliver(parcel),
             Event::Logistics(LogisticsEvent::Cancelled(_)) => match self.status {
                 Status::Confirmed | Status::Cancelling => {
-                    self.cancelled(CancelReason::Customer, None)
+                    self.cancelled(CancelReason::Customer, self.cancel_comment.clone())
                 }
                 _ => Vec::new(),
             },
@@ -515,8 +517,7 @@ fn cancel_reason(event: &OrderCancelled) -> Reason {
 }
 
 /// The timers that an event sets or clears: the deadline, from placed until anything is decided.
-#[must_use]
-pub fn timers(event: &OrderEvent) -> Vec<TimerChange<Timer>> {
+pub(crate) fn timers(event: &OrderEvent) -> Vec<TimerChange<Timer>> {
     let key = |order_id: OrderId| format!("expire-{order_id}");
     match event {
         OrderEvent::Placed(e) => vec![TimerChange::Set {
@@ -567,7 +568,10 @@ impl Evolve for Order {
                 order.status = Status::Rejected;
                 order.reasons = Json(e.reasons.clone());
             }
-            OrderEvent::CancelRequested(_) => order.status = Status::Cancelling,
+            OrderEvent::CancelRequested(e) => {
+                order.status = Status::Cancelling;
+                order.cancel_comment.clone_from(&e.comment);
+            }
             OrderEvent::Cancelled(e) => {
                 order.status = Status::Cancelled;
                 order.reasons = Json(vec![cancel_reason(e)]);
@@ -604,6 +608,7 @@ impl Order {
             shipment_id: None,
             carrier: String::new(),
             tracking_number: String::new(),
+            cancel_comment: None,
             reasons: Json(Vec::new()),
             version: Version(0),
         }

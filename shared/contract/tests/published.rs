@@ -4,6 +4,8 @@
 //! `{name}.{version}.full.json` with all that may be left out. A published file is never edited: an
 //! event whose data must change gets a new version, with a file of its own, beside the old one.
 
+#![expect(clippy::panic, clippy::unwrap_used, reason = "a test says by panicking what went wrong")]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;

@@ -1,5 +1,7 @@
 //! The types whose every value is valid: what they take, what they refuse, and what they say then.
 
+#![expect(clippy::panic, clippy::unwrap_used, reason = "a test says by panicking what went wrong")]
+
 use std::fmt::Debug;
 use std::str::FromStr;
 

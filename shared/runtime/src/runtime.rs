@@ -15,13 +15,13 @@ use tracing::{error, info, warn};
 use crate::clock::{Clock, Ids};
 use crate::command::Job;
 use crate::core::Core;
-use crate::database::{Dialect, FolderLock, Location, OpenError};
+use crate::database::{Database, Dialect, FolderLock, Location, OpenError};
 use crate::error::StoreError;
 use crate::event_store::EventStore;
 use crate::handle::Handle;
 use crate::health::Health;
 use crate::limits;
-use crate::migrate::Migrations;
+use crate::migrate::{self, Migrations};
 use crate::notify;
 use crate::relay::Relay;
 use crate::service::Service;
@@ -96,6 +96,15 @@ impl Runtime {
         self.run_writer(Arc::clone(&core), jobs);
         self.run_relay(Arc::clone(&core));
         Ok(Handle::new(core, queue))
+    }
+
+    /// Applies a service's migrations, without running it.
+    pub async fn migrate<S: Service>(&self) -> Result<(), OpenError> {
+        let migrations =
+            |dialect| migrate::of_service(dialect, S::MIGRATIONS, S::POSTGRES_MIGRATIONS);
+        let database = Database::open(&self.location, S::NAME, migrations, self.mode).await?;
+        database.close().await;
+        Ok(())
     }
 
     /// The event store.

@@ -1,5 +1,7 @@
 //! A request's body: its bytes, its media type, and the value that it stands for.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{HeaderMap, StatusCode};
@@ -50,12 +52,21 @@ fn is_json(media_type: &str) -> bool {
 /// Takes the whole body, which must be small and arrive soon.
 pub(crate) async fn read(headers: &HeaderMap, body: Body) -> Result<Vec<u8>, Problem> {
     let announced = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok());
-    if announced.and_then(|length| length.parse().ok()).is_some_and(|l: usize| l > limits::BODY_BYTES)
+    if announced
+        .and_then(|length| length.parse().ok())
+        .is_some_and(|l: usize| l > limits::BODY_BYTES)
     {
         return Err(too_large());
     }
+    within(limits::BODY_READ, collect(body)).await
+}
+
+async fn within<T>(
+    patience: Duration,
+    reading: impl Future<Output = Result<T, Problem>>,
+) -> Result<T, Problem> {
     let too_slow = |_| Problem::new(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time");
-    tokio::time::timeout(limits::BODY_READ, collect(body)).await.map_err(too_slow)?
+    tokio::time::timeout(patience, reading).await.map_err(too_slow)?
 }
 
 async fn collect(body: Body) -> Result<Vec<u8>, Problem> {
@@ -118,4 +129,25 @@ fn pointer(path: &Path) -> String {
         }
     }
     pointer
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::stream;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_body_that_does_not_arrive_is_given_up() {
+        let body = Body::from_stream(stream::pending::<Result<Vec<u8>, std::io::Error>>());
+        let problem = within(Duration::from_millis(10), collect(body)).await.unwrap_err();
+        assert_eq!(problem.status(), StatusCode::REQUEST_TIMEOUT);
+    }
+
+    #[tokio::test]
+    async fn a_body_that_breaks_off_is_malformed() {
+        let broken = stream::iter([Ok("{"), Err(std::io::Error::other("gone"))]);
+        let problem = collect(Body::from_stream(broken)).await.unwrap_err();
+        assert_eq!(problem.status(), StatusCode::BAD_REQUEST);
+    }
 }

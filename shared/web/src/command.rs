@@ -106,7 +106,9 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
         return Err(Problem::malformed("there must be one Idempotency-Key at most"));
     }
     let key = key.as_bytes();
-    if key.is_empty() || key.len() > limits::IDEMPOTENCY_KEY || !key.iter().all(u8::is_ascii_graphic)
+    if key.is_empty()
+        || key.len() > limits::IDEMPOTENCY_KEY
+        || !key.iter().all(u8::is_ascii_graphic)
     {
         let longest = limits::IDEMPOTENCY_KEY;
         let detail = format!("Idempotency-Key must be 1 to {longest} visible ASCII characters");

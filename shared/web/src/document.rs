@@ -1,14 +1,16 @@
 //! The `OpenAPI` document: what all services share of it.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use axum::http::StatusCode;
 use utoipa::openapi::schema::SchemaType;
 use utoipa::openapi::{
-    ContentBuilder, HeaderBuilder, ObjectBuilder, OpenApi, Ref, RefOr, Response, ResponseBuilder,
-    Schema, Type,
+    ContentBuilder, HeaderBuilder, ObjectBuilder, OpenApi, Ref, RefOr, Required, Response,
+    ResponseBuilder, Schema, Type,
 };
 use utoipa::{IntoParams, IntoResponses, OpenApi as _};
+use utoipa_axum::router::UtoipaMethodRouter;
 
 use crate::problem::{InvalidField, PROBLEM_JSON, Problem};
 
@@ -119,6 +121,16 @@ impl IntoResponses for ReadProblems {
     }
 }
 
+/// What may go wrong with any question.
+#[derive(Clone, Copy, Debug)]
+pub struct AnyProblems;
+
+impl IntoResponses for AnyProblems {
+    fn responses() -> Responses {
+        problems(&[500, 503])
+    }
+}
+
 /// What may go wrong with the reading of a list.
 #[derive(Clone, Copy, Debug)]
 pub struct ListProblems;
@@ -172,7 +184,7 @@ pub struct ReadHeaders {
         pattern = r#"^(\*|(W/)?"[\x21\x23-\x7e]*"( *, *(W/)?"[\x21\x23-\x7e]*")*)$"#)]
     pub if_none_match: String,
     /// `wait=N` with `If-None-Match` waits up to N seconds, 60 at most, for a newer version.
-    #[param(required = false, value_type = String, example = "wait=5")]
+    #[param(rename = "Prefer", required = false, value_type = String, example = "wait=5")]
     pub prefer: String,
 }
 
@@ -189,6 +201,19 @@ pub struct PageQuery {
     pub cursor: String,
 }
 
+/// Says of a route that its body may be left out.
+pub fn optional_body<S>(
+    (schemas, mut paths, router): UtoipaMethodRouter<S>,
+) -> UtoipaMethodRouter<S> {
+    for item in paths.paths.values_mut() {
+        let body = item.post.as_mut().and_then(|operation| operation.request_body.as_mut());
+        if let Some(RefOr::T(body)) = body {
+            body.required = Some(Required::False);
+        }
+    }
+    (schemas, paths, router)
+}
+
 /// The schema of a text that is one of these; for [`text_schema!`](crate::text_schema).
 #[must_use]
 pub fn one_of(texts: Vec<&'static str>) -> RefOr<Schema> {
@@ -200,15 +225,29 @@ pub fn one_of(texts: Vec<&'static str>) -> RefOr<Schema> {
     ))
 }
 
-/// Gives enums declared with `text_enum!` their schema.
+/// The name of a schema: more than one service has a `Status`. `waybill-order` makes it `OrderStatus`.
+#[must_use]
+pub fn schema_name(package: &str, name: &str) -> Cow<'static, str> {
+    let service = package.trim_start_matches("waybill-");
+    let (first, rest) = service.split_at(service.len().min(1));
+    format!("{}{rest}{name}", first.to_uppercase()).into()
+}
+
+/// Gives enums declared with `text_enum!` their schema, named after the package or as told.
 #[macro_export]
 macro_rules! text_schema {
-    ($($Enum:ty),+ $(,)?) => {$(
+    ($($Enum:ident $(as $name:literal)?),+ $(,)?) => {$(
         impl ::utoipa::PartialSchema for $Enum {
             fn schema() -> ::utoipa::openapi::RefOr<::utoipa::openapi::schema::Schema> {
                 $crate::one_of(<$Enum>::ALL.iter().map(|value| value.as_str()).collect())
             }
         }
-        impl ::utoipa::ToSchema for $Enum {}
+        impl ::utoipa::ToSchema for $Enum {
+            fn name() -> ::std::borrow::Cow<'static, str> {
+                $crate::text_schema!(@name $Enum $($name)?)
+            }
+        }
     )+};
+    (@name $Enum:ident) => { $crate::schema_name(env!("CARGO_PKG_NAME"), stringify!($Enum)) };
+    (@name $Enum:ident $name:literal) => { $name.into() };
 }

@@ -29,7 +29,7 @@ text_enum! {
     }
 }
 
-crate::text_schema!(HealthStatus);
+crate::text_schema!(HealthStatus as "HealthStatus");
 
 /// That the process lives.
 #[derive(Debug, Serialize, ToSchema)]

@@ -19,15 +19,16 @@ mod tags;
 
 pub use command::{IDEMPOTENCY_KEY, Submitted, SubmittedOrEmpty, Terms};
 pub use document::{
-    ChangeHeaders, ChangeProblems, ConflictProblem, CreateHeaders, CreateProblems, ListProblems,
-    NestedListProblems, PageQuery, ReadHeaders, ReadProblems, StateProblems, one_of,
+    AnyProblems, ChangeHeaders, ChangeProblems, ConflictProblem, CreateHeaders, CreateProblems,
+    ListProblems, NestedListProblems, PageQuery, ReadHeaders, ReadProblems, StateProblems, one_of,
+    optional_body, schema_name,
 };
-pub use list::{Filters, Items, Listing, Page, QueryFields, Unfiltered};
+pub use list::{Filtered, Filters, Items, Listing, Page, QueryFields, Unfiltered};
 pub use metrics::record_metrics;
 pub use ops::ops_routes;
 pub use path::Named;
 pub use problem::{InvalidField, PROBLEM_JSON, Problem};
 pub use resource::Seen;
 pub use server::{ServerLimits, serve, serve_within};
-pub use site::Site;
+pub use site::{Site, SiteError};
 pub use state::App;

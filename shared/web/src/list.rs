@@ -202,12 +202,28 @@ fn sorted_by<R: Listed>(row: &R, columns: &[(&'static str, String)]) -> String {
         list.filters.len() == columns.len()
             && columns.iter().all(|(column, _)| list.filters.contains(column))
     };
-    let place = R::LISTS.iter().find(same).and_then(|list| {
-        R::COLUMNS.iter().position(|(column, _)| *column == list.sort)
-    });
+    let place = R::LISTS
+        .iter()
+        .find(same)
+        .and_then(|list| R::COLUMNS.iter().position(|(column, _)| *column == list.sort));
     match place.and_then(|place| row.cells().into_iter().nth(place)) {
         Some(Cell::Text(text)) => text,
         Some(Cell::Bigint(number)) => number.to_string(),
         None => row.key().to_string(),
+    }
+}
+
+/// The query of what is no list of pages: only its filters.
+#[derive(Clone, Copy, Debug)]
+pub struct Filtered<F>(pub F);
+
+impl<F: Filters, S: Send + Sync> FromRequestParts<S> for Filtered<F> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let mut query = QueryFields::read(parts)?;
+        let filters = F::take(&mut query);
+        query.finish()?;
+        Ok(Self(filters))
     }
 }

@@ -12,7 +12,7 @@ use utoipa::{IntoParams, OpenApi as _, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use waybill_runtime::{DeadLetter, Position, Service, Settled, Timestamp, text_enum};
 
-use crate::document::{ListProblems, PageQuery, StateProblems};
+use crate::document::{AnyProblems, ListProblems, PageQuery, StateProblems};
 use crate::list::{Filters, Items, Listing, QueryFields};
 use crate::path::Named;
 use crate::problem::Problem;
@@ -80,6 +80,7 @@ pub(crate) struct Outbox {
 
 /// An event or timer that could not be handled, or that waits behind such a one.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = DeadLetter)]
 pub(crate) struct DeadLetterView {
     /// Its id: that of the event.
     id: String,
@@ -134,7 +135,7 @@ text_enum! {
     }
 }
 
-crate::text_schema!(LetterStatus);
+crate::text_schema!(LetterStatus as "DeadLetterStatus");
 
 /// What became of an operator's wish.
 #[derive(Debug, Serialize, ToSchema)]
@@ -187,7 +188,7 @@ impl Filters for LetterFilters {
 /// Show how far the service's consumer is.
 #[utoipa::path(
     get, path = "/v1/ops/{service}/consumers",
-    responses((status = 200, description = "The service's consumer.", body = Items<Consumer>), ListProblems),
+    responses((status = 200, description = "The service's consumer.", body = Items<Consumer>), AnyProblems),
 )]
 async fn consumers<S: Service>(State(app): State<App<S>>) -> Result<Items<Consumer>, Problem> {
     let status = app.handle.consumer_status().await?;
@@ -205,7 +206,7 @@ async fn consumers<S: Service>(State(app): State<App<S>>) -> Result<Items<Consum
 /// Show how far the service's relay is.
 #[utoipa::path(
     get, path = "/v1/ops/{service}/outbox",
-    responses((status = 200, description = "The service's relay.", body = Outbox), ListProblems),
+    responses((status = 200, description = "The service's relay.", body = Outbox), AnyProblems),
 )]
 async fn outbox<S: Service>(State(app): State<App<S>>) -> Result<Json<Outbox>, Problem> {
     let status = app.handle.outbox_status().await?;

@@ -17,9 +17,8 @@ impl<T: FromStr, S: Send + Sync> FromRequestParts<S> for Named<T> {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let nothing = || Problem::of(StatusCode::NOT_FOUND);
-        let Path(text) = Path::<String>::from_request_parts(parts, state)
-            .await
-            .map_err(|_| nothing())?;
+        let Path(text) =
+            Path::<String>::from_request_parts(parts, state).await.map_err(|_| nothing())?;
         text.parse().map(Self).map_err(|_| nothing())
     }
 }

@@ -9,6 +9,7 @@ use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
+use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use utoipa_swagger_ui::{Config, SwaggerUi};
@@ -30,6 +31,18 @@ pub struct Site {
     routes: OpenApiRouter,
     clock: Clock,
     stopping: CancellationToken,
+    ambiguous: Option<String>,
+}
+
+/// Why routes do not make a site.
+#[derive(Debug, thiserror::Error)]
+pub enum SiteError {
+    /// Two services mean different things by one name.
+    #[error("the API has two different schemas named {0}")]
+    Ambiguous(String),
+    /// The document has no JSON form.
+    #[error("the API's document has no JSON form: {0}")]
+    Document(#[from] serde_json::Error),
 }
 
 impl Site {
@@ -43,7 +56,7 @@ impl Site {
             .routes(routes!(metrics::show_metrics))
             .routes(routes!(openapi_document))
             .with_state(readiness);
-        Self { routes, clock, stopping }
+        Self { routes, clock, stopping, ambiguous: None }
     }
 
     /// Adds a service's routes and those of its operators.
@@ -56,18 +69,23 @@ impl Site {
     /// Adds routes that have their state already.
     #[must_use]
     pub fn merge(mut self, routes: OpenApiRouter) -> Self {
+        let ambiguous = ambiguous_schema(self.document(), routes.get_openapi());
+        self.ambiguous = self.ambiguous.or(ambiguous);
         self.routes = self.routes.merge(routes);
         self
     }
 
     /// The `OpenAPI` document of all routes so far.
     #[must_use]
-    pub fn document(&self) -> &utoipa::openapi::OpenApi {
+    pub fn document(&self) -> &OpenApi {
         self.routes.get_openapi()
     }
 
     /// All routes, ready to be served.
-    pub fn into_router(self) -> Result<Router, serde_json::Error> {
+    pub fn into_router(self) -> Result<Router, SiteError> {
+        if let Some(name) = self.ambiguous {
+            return Err(SiteError::Ambiguous(name));
+        }
         let (router, document) = self.routes.split_for_parts();
         let document = Bytes::from(serde_json::to_vec(&document)?);
         let swagger = SwaggerUi::new(DOCS_PATH).config(Config::from(DOCUMENT_PATH));
@@ -78,6 +96,14 @@ impl Site {
             .layer(from_fn_with_state(self.clock, measure))
             .layer(from_fn(conform)))
     }
+}
+
+/// A name that both documents have, with different schemas; merging would drop one of them.
+fn ambiguous_schema(one: &OpenApi, other: &OpenApi) -> Option<String> {
+    let (one, other) = (one.components.as_ref()?, other.components.as_ref()?);
+    let mut both = other.schemas.iter();
+    let differs = |name: &str, schema| one.schemas.get(name).is_some_and(|known| known != schema);
+    both.find(|(name, schema)| differs(name, *schema)).map(|(name, _)| name.clone())
 }
 
 /// The document, as it is sent.

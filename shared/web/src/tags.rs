@@ -136,7 +136,9 @@ mod tests {
 
     #[test]
     fn what_is_no_list_of_tags_is_refused() {
-        for text in ["", "7", "\"7", "7\"", "\"7\",", ",\"7\"", "\"7\" \"8\"", "w/\"7\"", "*, \"7\""] {
+        for text in
+            ["", "7", "\"7", "7\"", "\"7\",", ",\"7\"", "\"7\" \"8\"", "w/\"7\"", "*, \"7\""]
+        {
             assert_eq!(parsed(text), None, "{text}");
         }
     }

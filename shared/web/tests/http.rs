@@ -1,4 +1,5 @@
 //! The conventions that every answer keeps, over a small site of the test's own.
+#![expect(clippy::panic, clippy::unwrap_used, reason = "a test says by panicking what went wrong")]
 
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request, StatusCode};
@@ -49,7 +50,8 @@ impl Filters for BySku {
 
 async fn submit(submitted: Submitted<Form>) -> String {
     let lines = &submitted.body.lines;
-    let lines: Vec<_> = lines.iter().map(|line| format!("{} {}", line.sku, line.quantity)).collect();
+    let lines: Vec<_> =
+        lines.iter().map(|line| format!("{} {}", line.sku, line.quantity)).collect();
     format!("{lines:?} {:?}", submitted.terms)
 }
 
@@ -154,7 +156,8 @@ async fn ask(path: &str) -> Answer {
 }
 
 async fn ask_with(path: &str, headers: &[(&str, &str)]) -> Answer {
-    let request = headers.iter().fold(Request::get(path), |r, (name, value)| r.header(*name, *value));
+    let request =
+        headers.iter().fold(Request::get(path), |r, (name, value)| r.header(*name, *value));
     send(request.body(Body::empty()).unwrap()).await
 }
 
@@ -252,7 +255,8 @@ async fn only_announced_plain_json_is_read() {
         let answer = post_form(&[("content-type", media_type)], FORM).await;
         assert_eq!(answer.status, StatusCode::OK, "{media_type}");
     }
-    let others = ["text/plain", "application/xml", "application/+json", "application/json; charset=latin1"];
+    let others =
+        ["text/plain", "application/xml", "application/+json", "application/json; charset=latin1"];
     for media_type in others {
         post_form(&[("content-type", media_type)], FORM).await.is_problem(415);
     }
@@ -290,12 +294,21 @@ async fn what_is_no_json_is_malformed() {
 
 #[tokio::test]
 async fn what_does_not_fit_is_pointed_to() {
-    let detail = points_to(&post_json(r#"{"lines": [{"sku": "a b", "quantity": 1}]}"#).await, "/lines/0/sku");
+    let detail = points_to(
+        &post_json(r#"{"lines": [{"sku": "a b", "quantity": 1}]}"#).await,
+        "/lines/0/sku",
+    );
     assert!(detail.starts_with("must be 1 to 64 characters"), "{detail}");
     let zero = r#"{"lines": [{"sku": "A", "quantity": 1}, {"sku": "B", "quantity": 0}]}"#;
     points_to(&post_json(zero).await, "/lines/1/quantity");
-    points_to(&post_json(r#"{"lines": [{"sku": "A", "quantity": 1e999}]}"#).await, "/lines/0/quantity");
-    points_to(&post_json(r#"{"lines": [{"sku": "A", "quantity": 1.5}]}"#).await, "/lines/0/quantity");
+    points_to(
+        &post_json(r#"{"lines": [{"sku": "A", "quantity": 1e999}]}"#).await,
+        "/lines/0/quantity",
+    );
+    points_to(
+        &post_json(r#"{"lines": [{"sku": "A", "quantity": 1.5}]}"#).await,
+        "/lines/0/quantity",
+    );
     points_to(&post_json(r#"{"lines": [{"sku": "A"}]}"#).await, "/lines/0");
     points_to(&post_json(r#"{"lines": [], "a/b~c": 1}"#).await, "/a~1b~0c");
 }
@@ -331,7 +344,9 @@ async fn an_idempotency_key_is_one_visible_text() {
         let request = request.header("idempotency-key", key).body(Body::from(FORM)).unwrap();
         send(request).await.is_problem(400);
     }
-    post_form(&[json, ("idempotency-key", "a"), ("idempotency-key", "a")], FORM).await.is_problem(400);
+    post_form(&[json, ("idempotency-key", "a"), ("idempotency-key", "a")], FORM)
+        .await
+        .is_problem(400);
 }
 
 #[tokio::test]
@@ -357,7 +372,10 @@ async fn an_empty_body_stands_for_an_empty_object_where_it_may() {
     let post = || Request::post(path);
     let said = |request: Request<Body>| async { send(request).await.text };
     assert_eq!(said(post().body(Body::empty()).unwrap()).await, "None");
-    assert_eq!(said(post().header("content-type", json).body(Body::empty()).unwrap()).await, "None");
+    assert_eq!(
+        said(post().header("content-type", json).body(Body::empty()).unwrap()).await,
+        "None"
+    );
     let reason = post().header("content-type", json).body(Body::from(r#"{"reason": "late"}"#));
     assert_eq!(said(reason.unwrap()).await, r#"Some("late")"#);
     send(post().body(Body::from("{}")).unwrap()).await.is_problem(415);
@@ -406,7 +424,10 @@ async fn a_preference_is_applied_where_it_can_be_and_ignored_elsewhere() {
 #[tokio::test]
 async fn a_list_is_cut_into_pages_by_a_cursor() {
     let page = ask("/forms?limit=3&sku=TEA").await.json();
-    assert_eq!((&page["items"], &page["sku"], &page["after"]), (&json!(3), &json!("TEA"), &Value::Null));
+    assert_eq!(
+        (&page["items"], &page["sku"], &page["after"]),
+        (&json!(3), &json!("TEA"), &Value::Null)
+    );
     let cursor = page["next"].as_str().unwrap();
     let next = ask(&format!("/forms?cursor={cursor}")).await.json();
     assert_eq!(next["after"], "01937b6e-7f5a-7c3e-9a51-000000000002");

@@ -1,4 +1,9 @@
 //! The server over real sockets: slow clients, large headers, and its end.
+#![expect(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    reason = "a test says by panicking what went wrong"
+)]
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -1,4 +1,5 @@
 //! What every process serves besides its services: health, metrics, the document and its page.
+#![expect(clippy::unwrap_used, reason = "a test says by panicking what went wrong")]
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
@@ -6,8 +7,9 @@ use axum::http::{HeaderMap, Request, StatusCode};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
+use utoipa_axum::router::OpenApiRouter;
 use waybill_runtime::{Clock, Health, Timestamp};
-use waybill_web::{Site, record_metrics};
+use waybill_web::{Site, SiteError, one_of, record_metrics};
 
 struct Fixture {
     router: Router,
@@ -74,14 +76,20 @@ async fn requests_are_counted_by_their_route() {
     assert_eq!(headers["content-type"], "text/plain; version=0.0.4; charset=utf-8");
     let counted = |line: &str| text.lines().any(|l| l.starts_with(line));
     assert!(counted(r#"http_requests_total{method="GET",route="/livez",status="200"}"#), "{text}");
-    assert!(counted(r#"http_requests_total{method="GET",route="unmatched",status="404"}"#), "{text}");
+    assert!(
+        counted(r#"http_requests_total{method="GET",route="unmatched",status="404"}"#),
+        "{text}"
+    );
     assert!(counted("http_request_duration_seconds_bucket"), "{text}");
 }
 
 #[tokio::test]
 async fn the_document_is_json_and_names_the_routes_of_the_process() {
     let (status, headers, text) = site().ask("/openapi.json").await;
-    assert_eq!((status, &headers["content-type"]), (StatusCode::OK, &"application/json".parse().unwrap()));
+    assert_eq!(
+        (status, &headers["content-type"]),
+        (StatusCode::OK, &"application/json".parse().unwrap())
+    );
     let document: Value = serde_json::from_str(&text).unwrap();
     assert!(document["openapi"].as_str().unwrap().starts_with("3.1"));
     for path in ["/livez", "/readyz", "/metrics", "/openapi.json"] {
@@ -105,4 +113,23 @@ async fn the_page_about_the_api_needs_nothing_from_elsewhere() {
     let (status, headers, _) = site.ask("/docs/no-such-file").await;
     assert_eq!(status, StatusCode::NOT_FOUND);
     assert_eq!(headers["content-type"], "application/problem+json");
+}
+
+#[test]
+fn one_name_means_one_thing_in_the_whole_document() {
+    let with = |texts: Vec<&'static str>| {
+        let mut routes = OpenApiRouter::default();
+        let components = routes.get_openapi_mut().components.get_or_insert_default();
+        components.schemas.insert("Status".to_owned(), one_of(texts));
+        routes
+    };
+    let (clock, _) = Clock::manual(Timestamp(0));
+    let site = |second: Vec<&'static str>| {
+        Site::new(clock.clone(), Health::new(clock.clone()), CancellationToken::new())
+            .merge(with(vec!["new"]))
+            .merge(with(second))
+            .into_router()
+    };
+    assert!(site(vec!["new"]).is_ok());
+    assert!(matches!(site(vec!["old"]), Err(SiteError::Ambiguous(name)) if name == "Status"));
 }

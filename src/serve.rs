@@ -1,0 +1,119 @@
+//! From options to a running server, and down again.
+
+use std::process::ExitCode;
+
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+use waybill_runtime::{Clock, Ids, Migrations, Runtime};
+use waybill_web::Site;
+
+use crate::cli::{RunOptions, ServeOptions};
+use crate::services::{self, Name, Settings};
+
+/// The address to listen on cannot be used.
+#[derive(Debug)]
+pub(crate) struct CannotListen {
+    address: String,
+    cause: std::io::Error,
+}
+
+impl std::fmt::Display for CannotListen {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "cannot listen on {}: {}", self.address, self.cause)
+    }
+}
+
+impl std::error::Error for CannotListen {}
+
+/// A server with its services.
+pub(crate) struct Server {
+    runtime: Runtime,
+    stopping: CancellationToken,
+    serving: JoinHandle<()>,
+    /// Where it is reached.
+    pub(crate) url: String,
+}
+
+/// Serves until it is told to stop.
+pub(crate) async fn serve(options: ServeOptions) -> anyhow::Result<ExitCode> {
+    let settings = settings(&options.options, options.packing, options.carrier_transit);
+    let server = Server::start(&options.options, &options.services, settings).await?;
+    told_to_stop().await?;
+    server.stop().await;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What the options set of each service.
+pub(crate) fn settings(
+    options: &RunOptions,
+    packing: std::time::Duration,
+    transit: std::time::Duration,
+) -> Settings {
+    Settings {
+        order: waybill_order::Settings { deadline: options.order_deadline },
+        logistics: waybill_logistics::Settings { mode: options.carrier, packing, transit },
+    }
+}
+
+impl Server {
+    /// Opens what is named (everything if nothing is) and begins to serve.
+    pub(crate) async fn start(
+        options: &RunOptions,
+        names: &[Name],
+        settings: Settings,
+    ) -> anyhow::Result<Self> {
+        let all = [Name::Inventory, Name::User, Name::Order, Name::Logistics, Name::Audit];
+        let names = if names.is_empty() { &all[..] } else { names };
+        let (clock, stopping) = (Clock::system(), CancellationToken::new());
+        waybill_web::record_metrics();
+        let (store, event_store) = (options.store.location(), options.store.event_store());
+        let (ids, mode) = (Ids::system(), Migrations::Apply);
+        let runtime =
+            Runtime::open(store, Some(event_store), clock.clone(), ids, mode).await?;
+        let mut site = Site::new(clock, runtime.health().clone(), stopping.clone());
+        for name in names {
+            site = services::host(*name, &runtime, settings, site, &stopping).await?;
+        }
+        let cannot_listen =
+            |cause| CannotListen { address: options.listen.clone(), cause };
+        let listener = TcpListener::bind(&options.listen).await.map_err(cannot_listen)?;
+        let url = format!("http://{}", listener.local_addr().map_err(cannot_listen)?);
+        let router = site.into_router()?;
+        let serving = tokio::spawn(waybill_web::serve(listener, router, stopping.clone()));
+        let hosted: Vec<&str> = names.iter().map(|name| name.as_str()).collect();
+        info!("serving {} on {url}", hosted.join(", "));
+        Ok(Self { runtime, stopping, serving, url })
+    }
+
+    /// Not ready first; then requests end, queues are drained and outboxes relayed.
+    pub(crate) async fn stop(self) {
+        info!("stopping");
+        self.stopping.cancel();
+        if let Err(error) = self.serving.await {
+            tracing::error!(%error, "the server did not end as it should");
+        }
+        self.runtime.stop().await;
+        info!("stopped");
+    }
+}
+
+/// Returns when the process is told to stop. A second time, it ends at once.
+pub(crate) async fn told_to_stop() -> anyhow::Result<()> {
+    let (mut terminate, mut interrupt) =
+        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        std::process::exit(130);
+    });
+    Ok(())
+}
