@@ -10,13 +10,16 @@ use serde_json::{Value, json};
 use waybill_runtime::Ids;
 
 use crate::cli::DemoOptions;
-use crate::client::{Client, ClientError, Resource, text};
+use crate::client::{Client, ClientError, Resource, items, text};
 use crate::commands::{ENDS, show_history};
 use crate::serve::{self, Server};
 use crate::show;
 
 /// How long the demo waits for an order to change before it looks at whether it should stop.
 const WATCH: Duration = Duration::from_secs(10);
+/// How often, and with what pause between, the demo looks whether the catalogue is known.
+const CATALOGUE_LOOKS: usize = 200;
+const CATALOGUE_PAUSE: Duration = Duration::from_millis(25);
 /// Stock that each run adds to a product, enough for its orders.
 const RECEIPT: u32 = 50;
 
@@ -93,7 +96,7 @@ async fn play(client: &Client) -> anyhow::Result<()> {
         CATALOGUE.len(),
         customers.len()
     ));
-    wait_for_catalogue(client, &customers).await?;
+    wait_for_catalogue(client).await?;
     let view = MultiProgress::new();
     let mut playing = Vec::new();
     for scene in &SCENES {
@@ -145,20 +148,17 @@ async fn register_customers(client: &Client) -> Result<Vec<String>, ClientError>
     Ok(ids)
 }
 
-/// The order service hears of new products a moment later; until then it does not know them.
-async fn wait_for_catalogue(client: &Client, customers: &[String]) -> Result<(), ClientError> {
-    let last = CATALOGUE.last().map_or("", |(sku, ..)| sku);
-    let nobody = customers.first().cloned().unwrap_or_default();
-    for _ in 0..100 {
-        // The quantity is refused either way, so nothing is placed.
-        let lines = json!([{ "sku": last, "quantity": 1_000_000 }]);
-        let order = new_order(&nobody, &lines);
-        match client.post("/v1/orders", &order, None).await {
-            Err(ClientError::Refused(refusal)) if refusal.problem.to_string().contains("no product") => {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-            _ => break,
+/// The order service hears of new products a moment later: when inventory has told everything, and
+/// order has heard everything.
+async fn wait_for_catalogue(client: &Client) -> Result<(), ClientError> {
+    for _ in 0..CATALOGUE_LOOKS {
+        let told = client.get("/v1/ops/inventory/outbox", &[]).await?.value;
+        let heard = client.get("/v1/ops/order/consumers", &[]).await?.value;
+        let behind = items(&heard).chain([&told]).any(|progress| text(progress, "lag") != "0");
+        if !behind {
+            return Ok(());
         }
+        tokio::time::sleep(CATALOGUE_PAUSE).await;
     }
     Ok(())
 }

@@ -54,7 +54,7 @@ pub(crate) fn settings(
 ) -> Settings {
     Settings {
         order: waybill_order::Settings { deadline: options.order_deadline },
-        logistics: waybill_logistics::Settings { mode: options.carrier, packing, transit },
+        logistics: waybill_logistics::Settings { carrier: options.carrier, packing, transit },
     }
 }
 

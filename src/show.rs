@@ -19,7 +19,7 @@ pub(crate) fn json(value: &impl Serialize) -> Result<(), serde_json::Error> {
 pub(crate) fn table(headings: &[&str], rows: &[Vec<String>]) {
     let mut table = Table::new();
     table
-        .load_preset(presets::NOTHING)
+        .load_style(presets::NOTHING)
         .set_content_arrangement(ContentArrangement::Dynamic)
         .set_header(headings.iter().map(|heading| heading.to_uppercase()));
     for row in rows {

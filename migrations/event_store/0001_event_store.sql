@@ -30,6 +30,8 @@ create table event (
     actor           text   not null,
     traceparent     text   not null,
     data            text   not null, -- the exact bytes; parsed by readers only
+    chain           text   not null, -- digest of the chain before it and its id: where two chains
+                                     -- are equal, so is everything up to there
     unique (source, source_position)
 );
 create index event_correlation on event (correlation_id, position);

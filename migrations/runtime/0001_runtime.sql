@@ -33,6 +33,7 @@ create table checkpoints (
     log_id   text   not null, -- the event store it was made in; empty before the first event
     position bigint not null, -- everything up to here is handled
     event_id text   not null, -- the event found there; empty at position 0
+    chain    text   not null, -- the event store's chain there: tells everything up to here
     sources  text   not null, -- JSON: of each source the highest outbox position handled
     saved_at bigint not null
 );

@@ -188,6 +188,15 @@ fn logistics_decides_the_race_between_a_cancel_and_the_parcels_leaving() {
 }
 
 #[test]
+fn what_the_customer_said_outlives_the_race() {
+    let comment = Some(text("too slow"));
+    let requested: OrderEvent = CancelRequested { order_id: order(1), comment }.into();
+    given([placed(), stock_secured(), confirmed(), requested])
+        .when(&heard(cancelled_parcel()))
+        .then([cancelled(CancelReason::Customer, Some("too slow"))]);
+}
+
+#[test]
 fn it_is_too_late_to_cancel_what_has_left_or_ended() {
     let way = [placed(), stock_secured(), confirmed(), dispatched(), delivered(), completed()];
     for (length, status) in

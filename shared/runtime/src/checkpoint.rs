@@ -31,16 +31,20 @@ impl Checkpoint {
 
 /// The newest checkpoint; a fresh one if there is none.
 pub(crate) async fn newest(connection: &mut AnyConnection) -> Result<Checkpoint, StoreError> {
-    let row: Option<(i64, String, i64, String, String)> = sqlx::query_as(
-        "select sequence, log_id, position, event_id, sources from checkpoints \
+    let row: Option<CheckpointRow> = sqlx::query_as(
+        "select sequence, log_id, position, event_id, chain, sources from checkpoints \
          order by sequence desc limit 1",
     )
     .fetch_optional(connection)
     .await?;
-    let Some((sequence, log_id, position, event_id, sources)) = row else {
-        return Ok(Checkpoint::default());
-    };
-    let anchor = Anchor { log_id, position: Position(position), event_id };
+    row.map_or_else(|| Ok(Checkpoint::default()), read)
+}
+
+type CheckpointRow = (i64, String, i64, String, String, String);
+
+fn read(row: CheckpointRow) -> Result<Checkpoint, StoreError> {
+    let (sequence, log_id, position, event_id, chain, sources) = row;
+    let anchor = Anchor { log_id, position: Position(position), event_id, chain };
     Ok(Checkpoint { sequence, anchor, sources: serde_json::from_str(&sources)? })
 }
 
@@ -53,33 +57,42 @@ pub(crate) async fn insert(
     now: Timestamp,
 ) -> Result<(), StoreError> {
     sqlx::query(
-        "insert into checkpoints (sequence, log_id, position, event_id, sources, saved_at) \
-         values ($1, $2, $3, $4, $5, $6)",
+        "insert into checkpoints (sequence, log_id, position, event_id, chain, sources, saved_at) \
+         values ($1, $2, $3, $4, $5, $6, $7)",
     )
     .bind(next.sequence)
     .bind(next.anchor.log_id.clone())
     .bind(next.anchor.position.0)
     .bind(next.anchor.event_id.clone())
+    .bind(next.anchor.chain.clone())
     .bind(serde_json::to_string(&next.sources)?)
     .bind(now.0)
     .execute(&mut *connection)
     .await?;
     if next.sequence % limits::CHECKPOINTS_KEPT == 0 {
-        sqlx::query("delete from checkpoints where sequence <= $1")
-            .bind(next.sequence - limits::CHECKPOINTS_KEPT)
+        // From both ends: what was deleted before may still be there for a long snapshot, and
+        // would be walked over each time.
+        let last = next.sequence - limits::CHECKPOINTS_KEPT;
+        sqlx::query("delete from checkpoints where sequence > $1 and sequence <= $2")
+            .bind(last - limits::CHECKPOINTS_KEPT)
+            .bind(last)
             .execute(connection)
             .await?;
     }
     Ok(())
 }
 
-/// Whether a checkpoint of that number was made.
+/// Whether this very checkpoint is there: another replica may have made one of that number.
 pub(crate) async fn exists(
     connection: &mut AnyConnection,
-    sequence: i64,
+    wanted: &Checkpoint,
 ) -> Result<bool, StoreError> {
-    let newest: i64 = sqlx::query_scalar("select coalesce(max(sequence), 0) from checkpoints")
-        .fetch_one(connection)
-        .await?;
-    Ok(newest >= sequence)
+    let row: Option<CheckpointRow> = sqlx::query_as(
+        "select sequence, log_id, position, event_id, chain, sources from checkpoints \
+         where sequence = $1",
+    )
+    .bind(wanted.sequence)
+    .fetch_optional(connection)
+    .await?;
+    Ok(row.map(read).transpose()?.as_ref() == Some(wanted))
 }

@@ -109,7 +109,7 @@ impl<S: Service> Core<S> {
             Evidence::Event(position, id) => {
                 outbox::id_at(&mut turn, *position).await? == Some(*id)
             }
-            Evidence::Checkpoint(sequence) => checkpoint::exists(&mut turn, *sequence).await?,
+            Evidence::Checkpoint(wanted) => checkpoint::exists(&mut turn, wanted).await?,
             Evidence::Answer(key) => answers::exists(&mut turn, key).await?,
             Evidence::None => false,
         };

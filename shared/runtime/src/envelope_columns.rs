@@ -16,6 +16,9 @@ macro_rules! envelope_columns {
 }
 pub(crate) use envelope_columns;
 
+/// How many columns those are.
+pub(crate) const COUNT: usize = 11;
+
 /// The values of an envelope, for one row of a JSON parameter.
 pub(crate) type Values<'a> =
     (EventId, &'a str, i64, &'a str, Version, i64, &'a str, &'a str, &'a str, &'a str, &'a str);

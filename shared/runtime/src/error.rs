@@ -61,15 +61,27 @@ pub enum Divergence {
         /// The one that answers now.
         found: String,
     },
-    /// The event store holds another event, or none, where the checkpoint points.
+    /// The event store ends before where the checkpoint points, or holds another history up to it.
     #[error(
-        "{service} has read the event store up to position {position}, where that no longer holds \
-         the same event; if it was restored from a backup, stop and run `waybill rewind {service}`"
+        "{service} has read the event store up to position {position}, which does not hold the same \
+         events up to there any more; if it was restored from a backup, stop and run \
+         `waybill rewind {service}`"
     )]
     OtherPosition {
         /// Whose checkpoint it is.
         service: &'static str,
         /// Where it points.
+        position: Position,
+    },
+    /// A service's outbox has a gap, which only tampering or a damaged disk can make.
+    #[error(
+        "the outbox of {service} holds no event at position {position}, but later ones; \
+         restore it from a backup"
+    )]
+    OutboxGap {
+        /// Whose outbox it is.
+        service: String,
+        /// The position without an event.
         position: Position,
     },
     /// The event store holds events of a service that the service itself does not.
@@ -90,7 +102,7 @@ pub enum Divergence {
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         let data = match &error {
-            sqlx::Error::Database(refused) => is_about_data(refused.as_ref()),
+            sqlx::Error::Database(refused) => refuses_data(refused.as_ref()),
             sqlx::Error::ColumnDecode { .. } | sqlx::Error::Encode(_) | sqlx::Error::Decode(_) => {
                 true
             }
@@ -101,6 +113,12 @@ impl From<sqlx::Error> for StoreError {
 }
 
 impl StoreError {
+    /// Whether the values at hand are to blame: others of the same batch may do well without them.
+    #[must_use]
+    pub fn is_about_data(&self) -> bool {
+        matches!(self, Self::Data(_) | Self::BadRow(_) | Self::Json(_))
+    }
+
     /// Whether it may go away by itself.
     #[must_use]
     pub fn is_passing(&self) -> bool {
@@ -112,7 +130,7 @@ impl StoreError {
 ///
 /// Postgres: SQLSTATE classes 22 (data exception), 23 (integrity constraint) and 54 (a limit of the
 /// program). SQLite: primary result codes TOOBIG, CONSTRAINT and MISMATCH, in the low byte.
-fn is_about_data(error: &dyn DatabaseError) -> bool {
+fn refuses_data(error: &dyn DatabaseError) -> bool {
     let Some(code) = error.code() else {
         return false;
     };

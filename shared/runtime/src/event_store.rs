@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, Row as _};
 use tokio::sync::watch;
@@ -42,6 +43,8 @@ pub struct StoredEvent {
     pub source_position: Position,
     /// The event.
     pub envelope: Envelope,
+    /// A digest of the ids of all events up to this one, in order.
+    pub chain: String,
 }
 
 /// A place in one particular event store, with the event that is there.
@@ -53,6 +56,22 @@ pub struct Anchor {
     pub position: Position,
     /// The id of the event there; empty at position 0.
     pub event_id: String,
+    /// The chain there. The id alone could be at its old place again by luck, in an event store
+    /// that was restored older and filled anew in another order, with an event before it that was
+    /// behind it once; two chains are equal only if everything up to there is.
+    pub chain: String,
+}
+
+impl StoredEvent {
+    /// Its place, in the event store of that id.
+    pub(crate) fn anchor(&self, log_id: &str) -> Anchor {
+        Anchor {
+            log_id: log_id.to_owned(),
+            position: self.position,
+            event_id: self.envelope.id.to_string(),
+            chain: self.chain.clone(),
+        }
+    }
 }
 
 /// How much of a source's outbox the event store holds.
@@ -91,7 +110,7 @@ macro_rules! stored_event {
         concat!(
             "select position, recorded_at, source_position, source, ",
             envelope_columns!(),
-            " from event"
+            ", chain from event"
         )
     };
 }
@@ -177,24 +196,29 @@ impl EventStore {
         };
         let source = first.envelope.source.as_str();
         let mut turn = self.database.take_turn().await?;
-        let (head, last_recorded, cursor) = append_point(&mut turn, source).await?;
-        if first.position != cursor.position.next() {
+        let last = last(&mut turn).await?;
+        let cursor = cursor(&mut turn, source).await?;
+        let follows = |(event, expected): (&OutboxEvent, i64)| {
+            event.position.0 == expected && event.envelope.source == source
+        };
+        if !events.iter().zip(cursor.position.0 + 1..).all(follows) {
+            turn.rollback().await?;
             return Ok(Appended::NotNext(cursor));
         }
-        let recorded_at = self.clock.now().max(last_recorded);
-        let rows: Vec<_> = (1_i64..)
-            .zip(events)
-            .map(|(offset, event)| {
-                let place = (head.0 + offset, recorded_at.0, event.position, source);
-                (place, envelope_columns::values(&event.envelope))
-            })
-            .collect();
+        let recorded_at = self.clock.now().max(last.recorded_at);
+        let mut chain = last.chain;
+        let mut rows = Vec::with_capacity(events.len());
+        for (position, event) in (last.position.0 + 1..).zip(events) {
+            chain = link(&chain, event.envelope.id);
+            let place = (position, recorded_at.0, event.position, source, chain.clone());
+            rows.push((place, envelope_columns::values(&event.envelope)));
+        }
         sqlx::query(concat!(
-            "insert into event (position, recorded_at, source_position, source, ",
+            "insert into event (position, recorded_at, source_position, source, chain, ",
             envelope_columns!(),
             ") select cast(value -> 0 ->> 0 as bigint), cast(value -> 0 ->> 1 as bigint), \
-             cast(value -> 0 ->> 2 as bigint), value -> 0 ->> 3, value -> 1 ->> 0, \
-             value -> 1 ->> 1, cast(value -> 1 ->> 2 as bigint), value -> 1 ->> 3, \
+             cast(value -> 0 ->> 2 as bigint), value -> 0 ->> 3, value -> 0 ->> 4, \
+             value -> 1 ->> 0, value -> 1 ->> 1, cast(value -> 1 ->> 2 as bigint), value -> 1 ->> 3, \
              cast(value -> 1 ->> 4 as bigint), cast(value -> 1 ->> 5 as bigint), value -> 1 ->> 6, \
              value -> 1 ->> 7, value -> 1 ->> 8, value -> 1 ->> 9, value -> 1 ->> 10 \
              from json_each($1)"
@@ -205,7 +229,7 @@ impl EventStore {
         // A commit whose answer is lost needs no inquiry: the relay asks for the cursor and goes on
         // from there.
         turn.commit().await?;
-        let head = head.plus(events.len());
+        let head = last.position.plus(events.len());
         raise(&self.appended, head);
         raise(&self.grew, head);
         Ok(Appended::Done(head))
@@ -257,11 +281,7 @@ impl EventStore {
         let mut events: Vec<StoredEvent> = rows.iter().map(read).collect::<Result<_, _>>()?;
         let anchor =
             (events.first().is_some_and(|event| event.position == after)).then(|| events.remove(0));
-        let end = events.last().map(|event| Anchor {
-            log_id: log_id.clone(),
-            position: event.position,
-            event_id: event.envelope.id.to_string(),
-        });
+        let end = events.last().map(|event| event.anchor(&log_id));
         Ok(Page { log_id, anchor, events, end })
     }
 
@@ -408,16 +428,32 @@ impl Filter {
     }
 }
 
-async fn append_point(
-    turn: &mut AnyConnection,
-    source: &str,
-) -> Result<(Position, Timestamp, Cursor), StoreError> {
-    let last: Option<(i64, i64)> =
-        sqlx::query_as("select position, recorded_at from event order by position desc limit 1")
-            .fetch_optional(&mut *turn)
-            .await?;
-    let (head, recorded_at) = last.unwrap_or((0, 0));
-    Ok((Position(head), Timestamp(recorded_at), cursor(turn, source).await?))
+/// The end of the event store, which the next append begins after.
+struct Last {
+    position: Position,
+    recorded_at: Timestamp,
+    chain: String,
+}
+
+async fn last(turn: &mut AnyConnection) -> Result<Last, StoreError> {
+    let last: Option<(i64, i64, String)> = sqlx::query_as(
+        "select position, recorded_at, chain from event order by position desc limit 1",
+    )
+    .fetch_optional(turn)
+    .await?;
+    let (position, recorded_at, chain) = last.unwrap_or_default();
+    Ok(Last { position: Position(position), recorded_at: Timestamp(recorded_at), chain })
+}
+
+/// The chain with one more event.
+pub(crate) fn link(chain: &str, id: EventId) -> String {
+    use std::fmt::Write as _;
+    let digest = Sha256::new().chain_update(chain).chain_update(id.to_string()).finalize();
+    digest.iter().fold(String::with_capacity(64), |mut hex, byte| {
+        // Writing to a string cannot fail.
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    })
 }
 
 async fn cursor(connection: &mut AnyConnection, source: &str) -> Result<Cursor, StoreError> {
@@ -444,6 +480,7 @@ fn read(row: &AnyRow) -> Result<StoredEvent, StoreError> {
         recorded_at: Timestamp(row.try_get(1)?),
         source_position: Position(row.try_get(2)?),
         envelope: envelope_columns::read(row, 4, source)?,
+        chain: row.try_get(4 + envelope_columns::COUNT)?,
     })
 }
 

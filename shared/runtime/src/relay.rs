@@ -55,6 +55,13 @@ impl<S: Service> Relay<S> {
             self.cursor = Some(cursor);
             return Ok(Step::Idle);
         };
+        let mut expected = (cursor.position.0 + 1..).map(Position);
+        if let Some((_, position)) =
+            page.iter().zip(&mut expected).find(|(event, position)| event.position != *position)
+        {
+            let service = S::NAME.to_owned();
+            return Err(StoreError::Diverged(Divergence::OutboxGap { service, position }));
+        }
         let next = Cursor { position: last.position, event: Some(last.envelope.id) };
         match core.event_store.append(&page).await? {
             Appended::Done(_) => {

@@ -393,7 +393,7 @@ pub(crate) enum Evidence {
     /// Its first event.
     Event(Position, EventId),
     /// The checkpoint it made.
-    Checkpoint(i64),
+    Checkpoint(Checkpoint),
     /// An answer it stored.
     Answer(String),
     /// Nothing: doing it again is harmless.
@@ -406,7 +406,7 @@ impl Evidence {
             return Self::Event(first.position, first.envelope.id);
         }
         if let Some(checkpoint) = &closing.checkpoint {
-            return Self::Checkpoint(checkpoint.sequence);
+            return Self::Checkpoint(checkpoint.clone());
         }
         closing.answers.first().map_or(Self::None, |stored| Self::Answer(stored.key.clone()))
     }

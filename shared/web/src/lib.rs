@@ -1,4 +1,17 @@
 //! The HTTP conventions of Waybill, written once for all services.
+//!
+//! A handler is an extractor, one call and no error handling of its own: what goes wrong on the way
+//! is a [`Problem`], and every way of going wrong has its status here.
+//!
+//! # Layout
+//! - [`Site`]: all routes of a process put together, with what holds for every answer.
+//! - [`App`]: the state of a service's routes; `submit`, `show` and `list` do what they are for.
+//! - [`Submitted`], [`SubmittedOrEmpty`]: a command's body, and its headers as [`Terms`].
+//! - [`Named`], [`Seen`], [`Listing`], [`Filtered`]: what a question names, has seen, asks for.
+//! - [`Problem`]: what goes wrong, as RFC 9457 writes it.
+//! - [`ops_routes`]: what operators ask of any service; health and metrics come with the site.
+//! - [`serve`]: the server and its bounds; all bounds are in [`limits`].
+//! - [`CreateProblems`] and the like, [`CreateHeaders`] and the like: the `OpenAPI` document's parts.
 
 mod body;
 mod command;

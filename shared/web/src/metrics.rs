@@ -14,21 +14,28 @@ use waybill_runtime::Clock;
 const SECONDS: &[f64] =
     &[0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0];
 
-static RECORDER: OnceLock<PrometheusHandle> = OnceLock::new();
+static RECORDER: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
 
 /// Records the metrics of this process from now on; further calls change nothing.
-pub fn record_metrics() -> Result<(), BuildError> {
-    if RECORDER.get().is_some() {
-        return Ok(());
-    }
+///
+/// A process that cannot be measured still does its work.
+pub fn record_metrics() {
+    RECORDER.get_or_init(|| {
+        let installed = install();
+        if let Err(error) = &installed {
+            tracing::error!(%error, "metrics are not recorded");
+        }
+        installed.ok()
+    });
+}
+
+fn install() -> Result<PrometheusHandle, BuildError> {
     let matcher = Matcher::Suffix("_seconds".to_owned());
     let builder = PrometheusBuilder::new().set_buckets_for_metric(matcher, SECONDS)?;
     let handle = builder.install_recorder()?;
     metrics::describe_counter!("http_requests_total", "HTTP requests by route and status");
     metrics::describe_histogram!("http_request_duration_seconds", "How long they took");
-    // Whoever came second failed above, since a process has one recorder.
-    let _ = RECORDER.set(handle);
-    Ok(())
+    Ok(handle)
 }
 
 /// Show the process's metrics.
@@ -37,7 +44,7 @@ pub fn record_metrics() -> Result<(), BuildError> {
     responses((status = 200, description = "Prometheus text.", body = String, content_type = "text/plain")),
 )]
 pub(crate) async fn show_metrics() -> Response {
-    let text = RECORDER.get().map(|recorder| {
+    let text = RECORDER.get().and_then(Option::as_ref).map(|recorder| {
         // Nothing else folds what histograms have gathered, and it grows until that is done.
         recorder.run_upkeep();
         recorder.render()

@@ -1,5 +1,6 @@
 //! What operators ask of a service: how far it is, and what it could not handle.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
@@ -8,11 +9,12 @@ use axum::extract::State;
 use axum::routing::{MethodRouter, get, post};
 use serde::Serialize;
 use utoipa::openapi::path::Paths;
-use utoipa::{IntoParams, OpenApi as _, ToSchema};
+use utoipa::openapi::{RefOr, Schema};
+use utoipa::{IntoParams, OpenApi as _, PartialSchema, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
-use waybill_runtime::{DeadLetter, Position, Service, Settled, Timestamp, text_enum};
+use waybill_runtime::{DeadLetter, DeadLetterStatus, Position, Service, Settled, Timestamp};
 
-use crate::document::{AnyProblems, ListProblems, PageQuery, StateProblems};
+use crate::document::{AnyProblems, ListProblems, PageQuery, StateProblems, one_of};
 use crate::list::{Filters, Items, Listing, QueryFields};
 use crate::path::Named;
 use crate::problem::Problem;
@@ -82,13 +84,13 @@ pub(crate) struct Outbox {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = DeadLetter)]
 pub(crate) struct DeadLetterView {
-    /// Its id: that of the event.
+    /// Its id: that of the event, or of the event that set the timer.
     id: String,
     /// What waits with it: an order's id, or the first event of a product or a user.
     lane: String,
-    /// What became of it.
+    /// What is to become of it.
     #[schema(value_type = LetterStatus)]
-    status: String,
+    status: DeadLetterStatus,
     /// The event's name.
     kind: String,
     /// Where it stands in the event store; 0 for a timer.
@@ -119,23 +121,20 @@ impl From<&DeadLetter> for DeadLetterView {
     }
 }
 
-text_enum! {
-    /// What became of a dead letter.
-    pub(crate) enum LetterStatus {
-        /// It could not be handled.
-        Parked = "parked",
-        /// It waits behind one that could not be handled.
-        Waiting = "waiting",
-        /// It is being tried again.
-        Retrying = "retrying",
-        /// It was handled after all.
-        Handled = "handled",
-        /// It was given up.
-        Discarded = "discarded",
+/// What is to become of a dead letter; for the document.
+struct LetterStatus;
+
+impl PartialSchema for LetterStatus {
+    fn schema() -> RefOr<Schema> {
+        one_of(DeadLetterStatus::ALL.iter().map(|status| status.as_str()).collect())
     }
 }
 
-crate::text_schema!(LetterStatus as "DeadLetterStatus");
+impl ToSchema for LetterStatus {
+    fn name() -> Cow<'static, str> {
+        "DeadLetterStatus".into()
+    }
+}
 
 /// What became of an operator's wish.
 #[derive(Debug, Serialize, ToSchema)]
@@ -143,7 +142,8 @@ pub(crate) struct SettledLetter {
     /// Which dead letter.
     id: String,
     /// What it is now.
-    status: LetterStatus,
+    #[schema(value_type = LetterStatus)]
+    status: DeadLetterStatus,
 }
 
 /// Names a dead letter: 1 to 200 visible ASCII characters.
@@ -174,7 +174,7 @@ impl fmt::Display for LetterId {
 struct LetterFilters {
     /// Only those with this status.
     #[param(required = false, value_type = LetterStatus)]
-    status: Option<LetterStatus>,
+    status: Option<DeadLetterStatus>,
 }
 
 impl Filters for LetterFilters {
@@ -219,7 +219,7 @@ async fn outbox<S: Service>(State(app): State<App<S>>) -> Result<Json<Outbox>, P
     }))
 }
 
-/// List what the service could not handle, the oldest first.
+/// List what the service could not handle.
 #[utoipa::path(
     get, path = "/v1/ops/{service}/dead-letters", params(LetterFilters, PageQuery),
     responses(
@@ -231,8 +231,8 @@ async fn dead_letters<S: Service>(
     State(app): State<App<S>>,
     Listing { filters, page }: Listing<LetterFilters>,
 ) -> Result<Items<DeadLetterView>, Problem> {
-    let status = filters.status.map(LetterStatus::as_str);
-    let letters = app.handle.dead_letters(status, page.after.as_deref(), page.rows()).await?;
+    let after = page.after.as_deref();
+    let letters = app.handle.dead_letters(filters.status, after, page.rows()).await?;
     Ok(page.show(letters, |letter| letter.id.clone(), |letter| letter.into()))
 }
 
@@ -247,7 +247,7 @@ async fn retry<S: Service>(
     Named(LetterId(id)): Named<LetterId>,
 ) -> Result<Json<SettledLetter>, Problem> {
     let settled = app.handle.retry(&id).await?;
-    settled_letter(id, settled, LetterStatus::Retrying)
+    settled_letter(id, settled, DeadLetterStatus::Retrying)
 }
 
 /// Give a dead letter up, for good and on record; what waits behind it goes on.
@@ -261,13 +261,13 @@ async fn discard<S: Service>(
     Named(LetterId(id)): Named<LetterId>,
 ) -> Result<Json<SettledLetter>, Problem> {
     let settled = app.handle.discard(&id).await?;
-    settled_letter(id, settled, LetterStatus::Discarded)
+    settled_letter(id, settled, DeadLetterStatus::Discarded)
 }
 
 fn settled_letter(
     id: String,
     settled: Settled,
-    status: LetterStatus,
+    status: DeadLetterStatus,
 ) -> Result<Json<SettledLetter>, Problem> {
     match settled {
         Settled::Done => Ok(Json(SettledLetter { id, status })),
