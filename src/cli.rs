@@ -1,5 +1,7 @@
 //! Every command and option. Each option is a flag and an environment variable `WAYBILL_*`.
 
+#![expect(clippy::doc_markdown, reason = "these comments are the help that people read")]
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -323,7 +325,8 @@ impl Writes {
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text).map_err(|error| format!("{error}; write it as 500ms, 30s or 15m"))
+    humantime::parse_duration(text)
+        .map_err(|error| format!("{error}; write it as 500ms, 30s or 15m"))
 }
 
 fn carrier(text: &str) -> Result<CarrierMode, String> {

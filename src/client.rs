@@ -75,7 +75,8 @@ impl Client {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let bad = || ClientError::BadServer(server.to_owned());
         let url = Url::parse(server).ok().filter(Url::has_host).ok_or_else(bad)?;
-        let http = reqwest::Client::builder().user_agent(concat!("waybill/", env!("CARGO_PKG_VERSION")));
+        let http =
+            reqwest::Client::builder().user_agent(concat!("waybill/", env!("CARGO_PKG_VERSION")));
         let http = http.build();
         let server = url.clone();
         let http = http.map_err(|cause| ClientError::Unreachable { server, cause })?;

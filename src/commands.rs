@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 use waybill_contract::OrderId;
 
 use crate::cli::{
-    AuditCommand, DeadLetterCommand, EventOptions, OrderCommand, PlaceOptions, ServerOptions, Writes,
+    AuditCommand, DeadLetterCommand, EventOptions, OrderCommand, PlaceOptions, ServerOptions,
+    Writes,
 };
 use crate::client::{Client, ClientError, items, text};
 use crate::show;
@@ -19,7 +20,10 @@ const WATCH: Duration = Duration::from_secs(30);
 pub(crate) const ENDS: [&str; 3] = ["completed", "rejected", "cancelled"];
 
 /// Places, shows, lists, cancels and watches orders.
-pub(crate) async fn order(server: &ServerOptions, command: OrderCommand) -> anyhow::Result<ExitCode> {
+pub(crate) async fn order(
+    server: &ServerOptions,
+    command: OrderCommand,
+) -> anyhow::Result<ExitCode> {
     let client = Client::new(&server.server)?;
     match command {
         OrderCommand::Place(options) => {
@@ -92,14 +96,19 @@ fn show_order(server: &ServerOptions, order: &Value) -> anyhow::Result<()> {
         row("customer", text(order, "customer_id")),
     ];
     for line in order.get("lines").and_then(Value::as_array).into_iter().flatten() {
-        let shown = format!("{} x {} ({})", text(line, "quantity"), text(line, "sku"), text(line, "name"));
+        let shown =
+            format!("{} x {} ({})", text(line, "quantity"), text(line, "sku"), text(line, "name"));
         rows.push(row("line", shown));
     }
-    rows.push(row("total", format!("{} {}", text(order, "total.amount"), text(order, "total.currency"))));
+    rows.push(row(
+        "total",
+        format!("{} {}", text(order, "total.amount"), text(order, "total.currency")),
+    ));
     rows.push(row("placed", text(order, "placed_at")));
     rows.push(row("updated", text(order, "updated_at")));
     if order.get("shipment").is_some_and(|shipment| !shipment.is_null()) {
-        let (carrier, number) = (text(order, "shipment.carrier"), text(order, "shipment.tracking_number"));
+        let (carrier, number) =
+            (text(order, "shipment.carrier"), text(order, "shipment.tracking_number"));
         rows.push(row("parcel", format!("{carrier} {number}")));
     }
     for reason in order.get("reasons").and_then(Value::as_array).into_iter().flatten() {
@@ -131,7 +140,10 @@ async fn watch(server: &ServerOptions, client: &Client, id: OrderId) -> anyhow::
 }
 
 /// Asks what happened.
-pub(crate) async fn audit(server: &ServerOptions, command: AuditCommand) -> anyhow::Result<ExitCode> {
+pub(crate) async fn audit(
+    server: &ServerOptions,
+    command: AuditCommand,
+) -> anyhow::Result<ExitCode> {
     let client = Client::new(&server.server)?;
     match command {
         AuditCommand::Events(options) => {
@@ -197,7 +209,8 @@ pub(crate) fn show_history(history: &Value) {
     // The next to be shown is at the end.
     let mut waiting: Vec<(&Value, usize)> = roots.into_iter().rev().map(|root| (root, 0)).collect();
     while let Some((item, depth)) = waiting.pop() {
-        let branch = if depth == 0 { String::new() } else { format!("{}└ ", "  ".repeat(depth - 1)) };
+        let branch =
+            if depth == 0 { String::new() } else { format!("{}└ ", "  ".repeat(depth - 1)) };
         let event = format!("{branch}{}", text(item, "event.type"));
         rows.push(vec![
             event,
@@ -221,7 +234,8 @@ pub(crate) async fn dead_letters(
         DeadLetterCommand::List { service, status } => {
             let all = [Writes::Order, Writes::Inventory, Writes::Logistics, Writes::User];
             let services = service.map_or_else(|| all.to_vec(), |service| vec![service]);
-            let query: Vec<_> = status.map(|status| ("status", status.to_string())).into_iter().collect();
+            let query: Vec<_> =
+                status.map(|status| ("status", status.to_string())).into_iter().collect();
             let mut found = Vec::new();
             for service in services {
                 found.extend(dead_letters_of(&client, service, &query).await?);
@@ -229,11 +243,17 @@ pub(crate) async fn dead_letters(
             if server.json {
                 show::json(&found.iter().map(|(_, letter)| letter).collect::<Vec<_>>())?;
             } else {
-                let rows: Vec<_> = found.iter().map(|(service, letter)| letter_row(*service, letter)).collect();
-                show::table(&["service", "id", "status", "kind", "attempts", "lane", "cause"], &rows);
+                let rows: Vec<_> =
+                    found.iter().map(|(service, letter)| letter_row(*service, letter)).collect();
+                show::table(
+                    &["service", "id", "status", "kind", "attempts", "lane", "cause"],
+                    &rows,
+                );
             }
         }
-        DeadLetterCommand::Retry { service, id } => settle(server, &client, service, &id, "retry").await?,
+        DeadLetterCommand::Retry { service, id } => {
+            settle(server, &client, service, &id, "retry").await?;
+        }
         DeadLetterCommand::Discard { service, id } => {
             settle(server, &client, service, &id, "discard").await?;
         }

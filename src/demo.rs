@@ -39,23 +39,66 @@ const CUSTOMERS: [(&str, &str, u32); 3] = [
     ("Empty Pockets", "empty@example.com", 500),
 ];
 
-/// What happens: the customer, the lines, whether the customer thinks again, and how it should end.
+/// When a customer thinks again.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Cancels {
+    Never,
+    AtOnce,
+    WhilePacked,
+}
+
+/// What happens: who orders what, whether the customer thinks again, and how it should end.
 struct Scene {
     customer: usize,
     lines: &'static [(&'static str, u32)],
-    cancels: bool,
+    cancels: Cancels,
     about: &'static str,
 }
 
 const SCENES: [Scene; 8] = [
-    Scene { customer: 0, lines: &[("TEA-500", 2), ("CUP-BLUE", 4)], cancels: false, about: "tea and cups" },
-    Scene { customer: 1, lines: &[("POT-1L", 1)], cancels: false, about: "a teapot" },
-    Scene { customer: 0, lines: &[("SAMOVAR", 1)], cancels: false, about: "a samovar: out of stock" },
-    Scene { customer: 2, lines: &[("KETTLE", 1)], cancels: false, about: "a kettle: not enough money" },
-    Scene { customer: 1, lines: &[("CUP-BLUE", 6)], cancels: true, about: "cups: cancelled while packed" },
-    Scene { customer: 0, lines: &[("KETTLE", 1), ("TEA-500", 1)], cancels: false, about: "a kettle and tea" },
-    Scene { customer: 2, lines: &[("SAMOVAR", 2)], cancels: false, about: "samovars: neither stock nor money" },
-    Scene { customer: 1, lines: &[("TEA-500", 3)], cancels: true, about: "tea: cancelled at once" },
+    Scene {
+        customer: 0,
+        lines: &[("TEA-500", 2), ("CUP-BLUE", 4)],
+        cancels: Cancels::Never,
+        about: "tea and cups",
+    },
+    Scene { customer: 1, lines: &[("POT-1L", 1)], cancels: Cancels::Never, about: "a teapot" },
+    Scene {
+        customer: 0,
+        lines: &[("SAMOVAR", 1)],
+        cancels: Cancels::Never,
+        about: "a samovar: out of stock",
+    },
+    Scene {
+        customer: 2,
+        lines: &[("KETTLE", 1)],
+        cancels: Cancels::Never,
+        about: "a kettle: not enough money",
+    },
+    Scene {
+        customer: 1,
+        lines: &[("CUP-BLUE", 6)],
+        cancels: Cancels::WhilePacked,
+        about: "cups: cancelled while packed",
+    },
+    Scene {
+        customer: 0,
+        lines: &[("KETTLE", 1), ("TEA-500", 1)],
+        cancels: Cancels::Never,
+        about: "a kettle and tea",
+    },
+    Scene {
+        customer: 2,
+        lines: &[("SAMOVAR", 2)],
+        cancels: Cancels::Never,
+        about: "samovars: neither stock nor money",
+    },
+    Scene {
+        customer: 1,
+        lines: &[("TEA-500", 3)],
+        cancels: Cancels::AtOnce,
+        about: "tea: cancelled at once",
+    },
 ];
 
 /// Serves, plays the scenes, prints one history, and stays up.
@@ -108,7 +151,8 @@ async fn play(client: &Client) -> anyhow::Result<()> {
     for order in playing {
         orders.push(order.await??);
     }
-    let counted = |status: &str| orders.iter().filter(|order| text(order, "status") == status).count();
+    let counted =
+        |status: &str| orders.iter().filter(|order| text(order, "status") == status).count();
     let ends: Vec<String> = ENDS.iter().map(|end| format!("{} {end}", counted(end))).collect();
     show::line(&format!("\nAll have ended: {}.", ends.join(", ")));
     if let Some(order) = orders.iter().find(|order| text(order, "status") == "completed") {
@@ -123,7 +167,10 @@ async fn play(client: &Client) -> anyhow::Result<()> {
 async fn list_catalogue(client: &Client) -> Result<(), ClientError> {
     for (sku, name, cents, stocked) in CATALOGUE {
         let price = json!({ "amount": cents, "currency": "EUR" });
-        match client.post("/v1/products", &json!({ "sku": sku, "name": name, "price": price }), None).await {
+        match client
+            .post("/v1/products", &json!({ "sku": sku, "name": name, "price": price }), None)
+            .await
+        {
             Ok(_) => {}
             Err(ClientError::Refused(refusal)) if refusal.status == StatusCode::CONFLICT => {}
             Err(error) => return Err(error),
@@ -181,27 +228,44 @@ async fn play_scene(
     scene: &'static Scene,
     customer: String,
 ) -> anyhow::Result<Value> {
-    let lines: Vec<Value> =
-        scene.lines.iter().map(|(sku, quantity)| json!({ "sku": sku, "quantity": quantity })).collect();
+    let lines: Vec<Value> = scene
+        .lines
+        .iter()
+        .map(|(sku, quantity)| json!({ "sku": sku, "quantity": quantity }))
+        .collect();
     let key = Ids::system().next().to_string();
-    let placed = client.post("/v1/orders", &new_order(&customer, &json!(lines)), Some(&key)).await?;
+    let placed =
+        client.post("/v1/orders", &new_order(&customer, &json!(lines)), Some(&key)).await?;
     let mut way = Way::new(&view, scene, &placed);
     let path = format!("/v1/orders/{}", text(&placed.value, "id"));
     let mut order = placed;
-    if scene.cancels {
-        let body = json!({ "reason": "changed my mind" });
-        order = client.post(&format!("{path}/cancel"), &body, None).await?;
-        way.at(&order);
+    if scene.cancels == Cancels::AtOnce {
+        order = cancel(&client, &path, &mut way).await?;
     }
     while !ENDS.contains(&text(&order.value, "status").as_str()) {
         let seen = order.etag.clone().unwrap_or_default();
-        if let Some(newer) = client.get_newer(&path, &seen, WATCH).await? {
-            order = newer;
-            way.at(&order);
+        let Some(newer) = client.get_newer(&path, &seen, WATCH).await? else { continue };
+        order = newer;
+        way.at(&order);
+        if scene.cancels == Cancels::WhilePacked && text(&order.value, "status") == "confirmed" {
+            order = cancel(&client, &path, &mut way).await?;
         }
     }
     way.end(&order);
     Ok(order.value)
+}
+
+async fn cancel(client: &Client, path: &str, way: &mut Way) -> Result<Resource, ClientError> {
+    let body = json!({ "reason": "changed my mind" });
+    let order = match client.post(&format!("{path}/cancel"), &body, None).await {
+        // The parcel was faster.
+        Err(ClientError::Refused(refusal)) if refusal.status == StatusCode::CONFLICT => {
+            client.get(path, &[]).await?
+        }
+        cancelled => cancelled?,
+    };
+    way.at(&order);
+    Ok(order)
 }
 
 /// The line of one order in the live view: every status it went through.
@@ -244,7 +308,8 @@ impl Way {
         let reasons = order.value.get("reasons").and_then(Value::as_array);
         let details: Vec<String> =
             reasons.into_iter().flatten().map(|reason| text(reason, "detail")).collect();
-        let why = if details.is_empty() { String::new() } else { format!("  ({})", details.join("; ")) };
+        let why =
+            if details.is_empty() { String::new() } else { format!("  ({})", details.join("; ")) };
         self.bar.finish_with_message(format!("{}{why}", self.line()));
     }
 }

@@ -24,6 +24,7 @@ use tracing_subscriber::EnvFilter;
 use waybill_runtime::OpenError;
 
 use crate::cli::{Cli, Command};
+use crate::client::ClientError;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -63,6 +64,8 @@ fn log(quiet: bool) {
 #[expect(clippy::print_stderr, reason = "the last words of the program")]
 fn complain(error: &anyhow::Error) -> ExitCode {
     eprintln!("waybill: {error:#}");
-    let setup = error.is::<OpenError>() || error.is::<serve::CannotListen>();
+    let bad_server =
+        matches!(error.downcast_ref::<ClientError>(), Some(ClientError::BadServer(_)));
+    let setup = bad_server || error.is::<OpenError>() || error.is::<serve::CannotListen>();
     ExitCode::from(if setup { 2 } else { 1 })
 }

@@ -81,7 +81,9 @@ async fn compare(options: &VerifyOptions) -> Result<Report, OpenError> {
 }
 
 /// An event of a source that is none of the services has no outbox to agree with.
-async fn unknown_source(snapshot: &mut EventStoreSnapshot) -> Result<Option<Difference>, OpenError> {
+async fn unknown_source(
+    snapshot: &mut EventStoreSnapshot,
+) -> Result<Option<Difference>, OpenError> {
     let sources = snapshot.sources().await?;
     let known = |source: &&String| OWNING.iter().any(|name| name.as_str() == **source);
     Ok(sources.iter().find(|source| !known(source)).map(|source| Difference {
@@ -103,7 +105,9 @@ fn describe(report: &Report) -> String {
     let mut lines: Vec<String> = report
         .services
         .iter()
-        .map(|one| format!("{:<12} {:>10} events {:>10} rows  agree", one.name, one.events, one.rows))
+        .map(|one| {
+            format!("{:<12} {:>10} events {:>10} rows  agree", one.name, one.events, one.rows)
+        })
         .collect();
     match &report.difference {
         None => lines.push("verified: tables, outboxes and event store agree".to_owned()),
@@ -136,7 +140,9 @@ pub(crate) async fn rewind(options: &ServiceOptions) -> anyhow::Result<ExitCode>
     let clock = Clock::system();
     let rewound = services::rewind(options.service, &options.store.location(), &clock).await?;
     show::line(&if rewound {
-        format!("{name} reads the event store from its beginning when it next starts; what it has handled it skips")
+        format!(
+            "{name} reads the event store from its beginning when it next starts; what it has handled it skips"
+        )
     } else {
         format!("{name} has no consumer")
     });
@@ -147,8 +153,7 @@ pub(crate) async fn rewind(options: &ServiceOptions) -> anyhow::Result<ExitCode>
 pub(crate) async fn migrate(options: &StoreOptions) -> anyhow::Result<ExitCode> {
     let (location, event_store) = (options.location(), options.event_store());
     let (clock, ids) = (Clock::system(), Ids::system());
-    let runtime =
-        Runtime::open(location, Some(event_store), clock, ids, Migrations::Apply).await?;
+    let runtime = Runtime::open(location, Some(event_store), clock, ids, Migrations::Apply).await?;
     services::migrate(&runtime).await?;
     runtime.stop().await;
     show::line("the tables are up to date");
@@ -165,8 +170,9 @@ fn alone(options: &StoreOptions) -> Result<Option<FolderLock>, OpenError> {
 }
 
 fn bar(what: &str) -> ProgressBar {
-    let style = ProgressStyle::with_template("{msg} {wide_bar} {human_pos}/{human_len} events {eta}")
-        .unwrap_or_else(|_| ProgressStyle::default_bar());
+    let style =
+        ProgressStyle::with_template("{msg} {wide_bar} {human_pos}/{human_len} events {eta}")
+            .unwrap_or_else(|_| ProgressStyle::default_bar());
     ProgressBar::new(0).with_style(style).with_message(what.to_owned())
 }
 

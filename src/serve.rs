@@ -2,12 +2,13 @@
 
 use std::process::ExitCode;
 
+use axum::Router;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
-use waybill_runtime::{Clock, Ids, Migrations, Runtime};
+use waybill_runtime::{Clock, Ids, Migrations, OpenError, Runtime};
 use waybill_web::Site;
 
 use crate::cli::{RunOptions, ServeOptions};
@@ -71,18 +72,20 @@ impl Server {
         waybill_web::record_metrics();
         let (store, event_store) = (options.store.location(), options.store.event_store());
         let (ids, mode) = (Ids::system(), Migrations::Apply);
-        let runtime =
-            Runtime::open(store, Some(event_store), clock.clone(), ids, mode).await?;
-        let mut site = Site::new(clock, runtime.health().clone(), stopping.clone());
-        for name in names {
-            site = services::host(*name, &runtime, settings, site, &stopping).await?;
-        }
-        let cannot_listen =
-            |cause| CannotListen { address: options.listen.clone(), cause };
-        let listener = TcpListener::bind(&options.listen).await.map_err(cannot_listen)?;
-        let url = format!("http://{}", listener.local_addr().map_err(cannot_listen)?);
-        let router = site.into_router()?;
-        let serving = tokio::spawn(waybill_web::serve(listener, router, stopping.clone()));
+        let runtime = Runtime::open(store, Some(event_store), clock.clone(), ids, mode).await?;
+        let site = Site::new(clock, runtime.health().clone(), stopping.clone());
+        let listening = async {
+            let site = hosting(&runtime, names, settings, site, &stopping).await?;
+            listen(&options.listen, site.into_router()?, &stopping).await
+        };
+        let (url, serving) = match listening.await {
+            Ok(listening) => listening,
+            Err(error) => {
+                // What runs already must come to a clean end, or the next start would take care.
+                runtime.stop().await;
+                return Err(error);
+            }
+        };
         let hosted: Vec<&str> = names.iter().map(|name| name.as_str()).collect();
         info!("serving {} on {url}", hosted.join(", "));
         Ok(Self { runtime, stopping, serving, url })
@@ -98,6 +101,33 @@ impl Server {
         self.runtime.stop().await;
         info!("stopped");
     }
+}
+
+/// Opens these services, begins to run them, and adds their routes.
+async fn hosting(
+    runtime: &Runtime,
+    names: &[Name],
+    settings: Settings,
+    mut site: Site,
+    stopping: &CancellationToken,
+) -> Result<Site, OpenError> {
+    for name in names {
+        site = services::host(*name, runtime, settings, site, stopping).await?;
+    }
+    Ok(site)
+}
+
+/// Begins to listen; where that is reached.
+async fn listen(
+    address: &str,
+    router: Router,
+    stopping: &CancellationToken,
+) -> anyhow::Result<(String, JoinHandle<()>)> {
+    let cannot_listen = |cause| CannotListen { address: address.to_owned(), cause };
+    let listener = TcpListener::bind(address).await.map_err(cannot_listen)?;
+    let url = format!("http://{}", listener.local_addr().map_err(cannot_listen)?);
+    let serving = tokio::spawn(waybill_web::serve(listener, router, stopping.clone()));
+    Ok((url, serving))
 }
 
 /// Returns when the process is told to stop. A second time, it ends at once.

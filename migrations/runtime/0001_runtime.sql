@@ -60,7 +60,7 @@ create index timers_due_at on timers (due_at);
 
 -- Messages that could not be handled, and those that wait behind them in the same lane.
 create table dead_letters (
-    id             text   not null primary key, -- of the event, or of the event that set the timer
+    id             text   not null primary key, -- of the event; event id and key of a timer
     lane           text   not null, -- correlation id: what keeps its order
     status         text   not null
         check (status in ('parked', 'waiting', 'retrying', 'handled', 'discarded')),

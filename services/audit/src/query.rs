@@ -95,13 +95,19 @@ fn source_name(source: &str) -> String {
 
 /// The filters of a stream, which has one direction only.
 #[derive(Clone, Debug)]
-pub(crate) struct StreamQuery(pub(crate) EventQuery);
+pub(crate) struct StreamQuery {
+    /// All but the end: events up to then may still come.
+    pub(crate) events: EventQuery,
+    /// Only what was recorded by this time.
+    pub(crate) until: Option<Moment>,
+}
 
 impl Filters for StreamQuery {
     type Cursor = Place;
 
     fn take(query: &mut QueryFields) -> Self {
-        Self(EventQuery::take_undirected(query))
+        let mut events = EventQuery::take_undirected(query);
+        Self { until: events.until.take(), events }
     }
 }
 
@@ -115,7 +121,9 @@ impl FromStr for Place {
     fn from_str(text: &str) -> Result<Self, &'static str> {
         let digits = text.bytes().all(|byte| byte.is_ascii_digit());
         let position = text.parse().ok().filter(|_| digits);
-        position.map(|position| Self(Position(position))).ok_or("must be a position: a whole number")
+        position
+            .map(|position| Self(Position(position)))
+            .ok_or("must be a position: a whole number")
     }
 }
 

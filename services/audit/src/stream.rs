@@ -12,12 +12,12 @@ use futures_util::Stream;
 use futures_util::stream::unfold;
 use tokio::sync::watch;
 use waybill_runtime::limits::{PAGE_MAX, POLL};
-use waybill_runtime::{Filter, Position, StoreError, StoredEvent};
+use waybill_runtime::{Filter, Position, StoreError, StoredEvent, Timestamp};
 use waybill_web::{Filtered, InvalidField, ListProblems, Problem};
 
 use crate::api::Audit;
 use crate::history::EventView;
-use crate::query::{EventParams, Place, StreamQuery};
+use crate::query::{EventParams, Moment, Place, StreamQuery};
 
 /// How often a stream without events says that it is still there.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -55,17 +55,16 @@ impl<S: Send + Sync> FromRequestParts<S> for LastEventId {
 pub(crate) async fn watch_events(
     State(audit): State<Audit>,
     LastEventId(last): LastEventId,
-    Filtered(StreamQuery(query)): Filtered<StreamQuery>,
+    Filtered(StreamQuery { events, until }): Filtered<StreamQuery>,
 ) -> Result<Response, Problem> {
-    let mut filter = query.filter(&audit.event_store).await?;
+    let mut filter = events.filter(&audit.event_store).await?;
     if let Some(Place(position)) = last {
         filter.after = filter.after.max(position);
     }
     let stopping = audit.stopping.clone();
-    let stream = futures_util::StreamExt::take_until(
-        events(audit, filter),
-        stopping.cancelled_owned(),
-    );
+    let until = until.map(|Moment(time)| time);
+    let stream =
+        futures_util::StreamExt::take_until(tail(audit, filter, until), stopping.cancelled_owned());
     let keep_alive = KeepAlive::new().interval(KEEP_ALIVE);
     Ok(Sse::new(Box::pin(stream)).keep_alive(keep_alive).into_response())
 }
@@ -74,13 +73,20 @@ pub(crate) async fn watch_events(
 struct Tail {
     audit: Audit,
     filter: Filter,
+    until: Option<Timestamp>,
     found: VecDeque<StoredEvent>,
     growth: watch::Receiver<Position>,
+    /// Nothing that fits can come any more.
+    ended: bool,
 }
 
-fn events(audit: Audit, filter: Filter) -> impl Stream<Item = Result<Event, Infallible>> {
+fn tail(
+    audit: Audit,
+    filter: Filter,
+    until: Option<Timestamp>,
+) -> impl Stream<Item = Result<Event, Infallible>> {
     let growth = audit.event_store.growth();
-    let tail = Tail { audit, filter, found: VecDeque::new(), growth };
+    let tail = Tail { audit, filter, until, found: VecDeque::new(), growth, ended: false };
     unfold(tail, |mut tail| async move {
         match tail.next().await {
             Ok(Some(event)) => Some((Ok(event), tail)),
@@ -97,11 +103,12 @@ fn events(audit: Audit, filter: Filter) -> impl Stream<Item = Result<Event, Infa
 impl Tail {
     async fn next(&mut self) -> Result<Option<Event>, StoreError> {
         while self.found.is_empty() {
-            if self.filter.after >= Position(self.filter.before.0 - 1) {
+            if self.ended {
                 return Ok(None);
             }
             self.growth.mark_unchanged();
-            if !self.look().await? {
+            self.look().await?;
+            if self.found.is_empty() && !self.ended {
                 // Other processes' appends may go unheard, so look now and then anyway.
                 let _ = tokio::time::timeout(POLL, self.growth.changed()).await;
             }
@@ -112,20 +119,26 @@ impl Tail {
         Ok(Some(event.data(serde_json::to_string(&item)?)))
     }
 
-    /// Reads what has come in since; whether anything has.
-    async fn look(&mut self) -> Result<bool, StoreError> {
+    /// Reads what has come in since.
+    async fn look(&mut self) -> Result<(), StoreError> {
         let store = &self.audit.event_store;
         let head = store.head().await?;
-        if head <= self.filter.after {
-            return Ok(false);
+        let in_time = match self.until {
+            Some(until) => store.position_at(until).await?,
+            None => head,
+        };
+        let last = head.min(in_time).min(Position(self.filter.before.0 - 1));
+        let mut full = false;
+        if self.filter.after < last {
+            let filter = Filter { before: last.next(), ..self.filter.clone() };
+            let page = store.find(&filter, PAGE_MAX).await?;
+            // A page that is not full has seen everything before its bound.
+            full = page.len() == PAGE_MAX;
+            self.filter.after = page.last().filter(|_| full).map_or(last, |event| event.position);
+            self.found.extend(page);
         }
-        let before = self.filter.before.min(head.next());
-        let page = store.find(&Filter { before, ..self.filter.clone() }, PAGE_MAX).await?;
-        // A page that is not full has seen everything before its bound.
-        let full = page.len() == PAGE_MAX;
-        let seen = page.last().filter(|_| full).map_or(Position(before.0 - 1), |e| e.position);
-        self.filter.after = seen;
-        self.found.extend(page);
-        Ok(true)
+        // Times do not decrease: after one event that is too late, all others are.
+        self.ended = !full && last < head;
+        Ok(())
     }
 }

@@ -34,6 +34,11 @@ impl Service for LogisticsService {
         name: "shipments",
         sql: include_str!("../../../migrations/logistics/0001_shipments.sql"),
     }];
+    const POSTGRES_MIGRATIONS: &'static [Migration] = &[Migration {
+        version: 3001,
+        name: "views",
+        sql: include_str!("../../../migrations/postgres/0103_logistics_views.sql"),
+    }];
 
     type Tables = LogisticsTables;
     type Event = LogisticsEvent;

@@ -51,6 +51,11 @@ impl Service for OrderService {
         name: "orders",
         sql: include_str!("../../../migrations/order/0001_orders.sql"),
     }];
+    const POSTGRES_MIGRATIONS: &'static [Migration] = &[Migration {
+        version: 3001,
+        name: "views",
+        sql: include_str!("../../../migrations/postgres/0101_order_views.sql"),
+    }];
 
     type Tables = OrderTables;
     type Event = OrderEvent;

@@ -223,8 +223,12 @@ pub(crate) fn concerns(message: &Message<OrderService>, tables: &mut OrderTables
         Message::Command(Command::Cancel(cancel)) => tables.orders.want(&cancel.order_id),
         Message::Due(Timer::Expire(order_id)) => tables.orders.want(order_id),
         Message::Heard(event) => match event {
-            Event::Inventory(InventoryEvent::Listed(product)) => tables.catalogue.want(&product.sku),
-            Event::Inventory(InventoryEvent::Changed(product)) => tables.catalogue.want(&product.sku),
+            Event::Inventory(InventoryEvent::Listed(product)) => {
+                tables.catalogue.want(&product.sku);
+            }
+            Event::Inventory(InventoryEvent::Changed(product)) => {
+                tables.catalogue.want(&product.sku);
+            }
             other => {
                 if let Some(order_id) = order_of(other) {
                     tables.orders.want(&order_id);
@@ -372,7 +376,9 @@ impl Order {
         match event {
             Event::Inventory(InventoryEvent::Reserved(_)) => self.secure(Secured::Stock),
             Event::User(UserEvent::Authorized(_)) => self.secure(Secured::Payment),
-            Event::Inventory(InventoryEvent::Rejected(rejected)) => self.reject(shortages(rejected)),
+            Event::Inventory(InventoryEvent::Rejected(rejected)) => {
+                self.reject(shortages(rejected))
+            }
             Event::User(UserEvent::Declined(declined)) => self.reject(vec![decline(declined)]),
             Event::Logistics(LogisticsEvent::Dispatched(parcel)) => self.dispatch(parcel),
             Event::Logistics(LogisticsEvent::Delivered(parcel)) => self.deliver(parcel),
@@ -435,11 +441,9 @@ impl Order {
 
     fn dispatch(&self, parcel: &ShipmentDispatched) -> Vec<OrderEvent> {
         match self.status {
-            Status::Confirmed | Status::Cancelling => vec![self.dispatched(
-                parcel.shipment_id,
-                &parcel.carrier,
-                &parcel.tracking_number,
-            )],
+            Status::Confirmed | Status::Cancelling => {
+                vec![self.dispatched(parcel.shipment_id, &parcel.carrier, &parcel.tracking_number)]
+            }
             _ => Vec::new(),
         }
     }

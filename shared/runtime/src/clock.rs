@@ -33,6 +33,12 @@ impl Timestamp {
         Duration::from_micros(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
 
+    /// Whether it is time for what was last done then and is to be done this often; also when the
+    /// clock went back since.
+    pub(crate) fn is_long_ago(self, often: Duration, now: Self) -> bool {
+        now < self || now.since(self) >= often
+    }
+
     /// RFC 3339 in UTC with six digits of a second, so that texts compare as times do.
     #[must_use]
     pub fn rfc3339(self) -> String {

@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
 use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{Any, AnyPool, AssertSqlSafe, ConnectOptions, Row as _, Transaction};
+use sqlx::{
+    Any, AnyConnection, AnyPool, AssertSqlSafe, ConnectOptions, Connection as _, Row as _,
+    Transaction,
+};
 
 use crate::error::StoreError;
 use crate::limits;
@@ -122,7 +125,15 @@ impl Database {
         sqlx::any::install_default_drivers();
         let database = match location {
             Location::Folder(folder) => Self::sqlite(folder, owner, mode)?,
-            Location::Postgres(url) => Self::postgres(url, owner)?,
+            Location::Postgres(url) => {
+                let database = Self::postgres(url, owner)?;
+                // A pool tries again and again, and then tells only that it ran out of time.
+                let once = tokio::time::timeout(limits::ACQUIRE, AnyConnection::connect(url)).await;
+                let once = once.unwrap_or_else(|_| Err(sqlx::Error::PoolTimedOut));
+                let connected = once.map_err(|cause| OpenError::Unreachable { owner, cause })?;
+                drop(connected.close().await);
+                database
+            }
         };
         database.check(mode).await?;
         migrate::migrate(&database.write, owner, &migrations(database.dialect), mode).await?;
@@ -147,7 +158,11 @@ impl Database {
         match self.dialect {
             Dialect::Sqlite => Ok(self.write.begin_with("begin immediate").await?),
             Dialect::Postgres => {
-                let mut turn = self.write.begin().await?;
+                let mut turn = match self.write.begin().await {
+                    // A connection that was cut while nobody used it; nothing was asked of it yet.
+                    Err(cut) if was_cut(&cut) => self.write.begin().await?,
+                    other => other?,
+                };
                 sqlx::query("select owner from turn for update").execute(&mut *turn).await?;
                 Ok(turn)
             }
@@ -207,9 +222,11 @@ impl Database {
             return Err(bad());
         }
         // A stopped client must not hold a turn for long: idle in a transaction, or with a
-        // half-read result, which only the TCP timeout ends.
+        // half-read result, which only the TCP timeout ends. And whoever waited for a turn must
+        // see what was committed meanwhile, whatever the server's default is.
         let session = format!(
             "set search_path = \"{owner}\"; set lock_timeout = '5s'; \
+             set default_transaction_isolation = 'read committed'; \
              set idle_in_transaction_session_timeout = '2s'; set tcp_user_timeout = '3s'; set jit = off"
         );
         // Statements are prepared while tables are empty; the plans of that moment, scans and
@@ -275,6 +292,18 @@ impl Database {
             sqlx::raw_sql(AssertSqlSafe(create)).execute(&self.write).await?;
         }
         Ok(())
+    }
+}
+
+/// Whether the connection had ended before it was asked anything: by a signal to its backend, or
+/// because it was left idle in a transaction.
+fn was_cut(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_) => true,
+        sqlx::Error::Database(refused) => {
+            matches!(refused.code().as_deref(), Some("57P01" | "25P03"))
+        }
+        _ => false,
     }
 }
 

@@ -35,7 +35,7 @@ crate::text_enum! {
 /// An event or timer that could not be handled, or that waits behind such a one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct DeadLetter {
-    /// Its id: that of the event, or of the event that set the timer.
+    /// Its id: that of the event; of a timer, the event that set it and the timer's key.
     pub id: String,
     /// What waits with it: an order's id, or the first event of a product or a user.
     pub lane: String,
@@ -79,7 +79,7 @@ impl Kept {
     pub(crate) fn id(&self) -> String {
         match self {
             Self::Event(event) => event.envelope.id.to_string(),
-            Self::Timer(timer) => timer.event_id.clone(),
+            Self::Timer(timer) => timer.id(),
         }
     }
 
@@ -88,6 +88,14 @@ impl Kept {
         match self {
             Self::Event(event) => &event.envelope.correlation,
             Self::Timer(timer) => &timer.correlation,
+        }
+    }
+
+    /// The timer, if it is one.
+    pub(crate) fn timer(&self) -> Option<&StoredTimer> {
+        match self {
+            Self::Event(_) => None,
+            Self::Timer(timer) => Some(timer),
         }
     }
 
@@ -205,7 +213,9 @@ async fn insert(
 ) -> Result<(), StoreError> {
     let mut rows = Vec::with_capacity(parked.len());
     for Parked { message, status, cause, attempts } in parked {
-        let cause: String = cause.chars().take(limits::CAUSE_CHARS).collect();
+        // Postgres has no place for U+0000 in a text, and a panic may say anything.
+        let shown = cause.chars().filter(|character| *character != '\0');
+        let cause: String = shown.take(limits::CAUSE_CHARS).collect();
         let kept = serde_json::to_string(message)?;
         let of_message = (message.id(), message.lane(), message.kind(), message.position());
         rows.push((of_message, status.as_str(), cause, attempts, now.0, kept));
@@ -338,4 +348,20 @@ pub(crate) async fn count_attempt(
     .bind(message_id.to_owned())
     .fetch_one(connection)
     .await?)
+}
+
+/// Takes one attempt back: another replica handled the message, or is about to.
+pub(crate) async fn take_attempt_back(
+    connection: &mut AnyConnection,
+    message_id: &str,
+) -> Result<(), StoreError> {
+    sqlx::query("update attempts set number = number - 1 where message_id = $1")
+        .bind(message_id.to_owned())
+        .execute(&mut *connection)
+        .await?;
+    sqlx::query("delete from attempts where message_id = $1 and number <= 0")
+        .bind(message_id.to_owned())
+        .execute(connection)
+        .await?;
+    Ok(())
 }

@@ -11,9 +11,10 @@ use sqlx::AnyConnection;
 use crate::checkpoint::{self, Checkpoint};
 use crate::clock::Clock;
 use crate::database::{Database, Location, OpenError};
+use crate::envelope_columns;
 use crate::error::StoreError;
 use crate::event::{Envelope, Event, EventId, Position, Recorded};
-use crate::event_store::{Anchor, EventStore, OWNER, StoredEvent};
+use crate::event_store::{Anchor, EventStore, OWNER, StoredEvent, link};
 use crate::limits;
 use crate::migrate::{self, Migrations};
 use crate::outbox::{self, OutboxEvent};
@@ -126,7 +127,7 @@ impl EventStoreSnapshot {
         Ok(Self { database, snapshot })
     }
 
-    /// Whether its positions have no gaps, and its times never decrease.
+    /// Whether its positions have no gaps, its times never decrease and its chain is whole.
     pub async fn verify_positions(&mut self) -> Result<Finding, StoreError> {
         let (count, head): (i64, i64) =
             sqlx::query_as("select count(*), coalesce(max(position), 0) from event")
@@ -159,6 +160,31 @@ impl EventStoreSnapshot {
                 "times that never decrease".to_owned(),
             ));
         }
+        self.verify_chain(count).await
+    }
+
+    async fn verify_chain(&mut self, count: i64) -> Result<Finding, StoreError> {
+        let mut chain = String::new();
+        let mut after = 0;
+        loop {
+            let page: Vec<(i64, String, String)> = sqlx::query_as(
+                "select position, id, chain from event where position > $1 and position <= $2 \
+                 order by position",
+            )
+            .bind(after)
+            .bind(Position(after).plus(limits::FOLD_PAGE).0)
+            .fetch_all(&mut *self.snapshot)
+            .await?;
+            let Some((last, _, _)) = page.last() else { break };
+            after = *last;
+            for (position, id, found) in page {
+                chain = link(&chain, EventId(envelope_columns::parse_id(&id)?));
+                if found != chain {
+                    let place = format!("event_store: position {position}, column chain");
+                    return Ok(differs(place, found, format!("{chain} by the ids up to there")));
+                }
+            }
+        }
         Ok(Finding::Agrees { events: count, rows: 0 })
     }
 
@@ -187,6 +213,7 @@ pub async fn verify<S: Service>(
     let mut snapshot = database.snapshot().await?;
     let total = outbox::head(database.reader()).await?;
     let mut walk = Walk::<S>::new();
+    let mut relayed = true;
     loop {
         let first = walk.position.next();
         let page = outbox::page(&mut snapshot, S::NAME, first, limits::FOLD_PAGE).await?;
@@ -196,6 +223,15 @@ pub async fn verify<S: Service>(
         if let Some(difference) = compare_logs(S::NAME, first, &page, &stored) {
             return Ok(Finding::Differs(difference));
         }
+        if let (false, Some(event)) = (relayed, stored.first()) {
+            return Ok(differs(
+                format!("event_store: position {}", event.position),
+                format!("{}'s event {}", S::NAME, event.source_position),
+                format!("{}'s events before it, which are not there", S::NAME),
+            ));
+        }
+        // What is missing from here on can only be backlog, at the very end.
+        relayed &= stored.len() == page.len();
         if page.is_empty() {
             break;
         }

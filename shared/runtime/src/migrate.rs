@@ -78,11 +78,20 @@ const POSTGRES_EVENT_STORE: Migration = Migration {
     sql: include_str!("../../../migrations/postgres/0002_event_store_append_only.sql"),
 };
 
+/// What people who query Postgres by hand get beside it.
+const POSTGRES_EVENT_STORE_VIEWS: Migration = Migration {
+    version: 3002,
+    name: "views",
+    sql: include_str!("../../../migrations/postgres/0003_event_store_views.sql"),
+};
+
 /// The migrations of the event store.
 pub(crate) fn of_event_store(dialect: Dialect) -> Vec<Migration> {
     match dialect {
         Dialect::Sqlite => vec![EVENT_STORE],
-        Dialect::Postgres => vec![POSTGRES, EVENT_STORE, POSTGRES_EVENT_STORE],
+        Dialect::Postgres => {
+            vec![POSTGRES, EVENT_STORE, POSTGRES_EVENT_STORE, POSTGRES_EVENT_STORE_VIEWS]
+        }
     }
 }
 

@@ -6,13 +6,19 @@ use crate::clock::Timestamp;
 use crate::error::StoreError;
 
 /// Notes that a run begins; the earlier ones that are not known to have ended.
+///
+/// A run of another replica that is still at it is among them: the two cannot be told apart from
+/// here, and going on with care is never wrong, only slower for a while. May be repeated.
 pub(crate) async fn begin(
     connection: &mut AnyConnection,
     run: &str,
     now: Timestamp,
 ) -> Result<Vec<String>, StoreError> {
-    let unclean = sqlx::query_scalar("select id from runs").fetch_all(&mut *connection).await?;
-    sqlx::query("insert into runs (id, started_at) values ($1, $2)")
+    let unclean = sqlx::query_scalar("select id from runs where id <> $1")
+        .bind(run.to_owned())
+        .fetch_all(&mut *connection)
+        .await?;
+    sqlx::query("insert into runs (id, started_at) values ($1, $2) on conflict (id) do nothing")
         .bind(run.to_owned())
         .bind(now.0)
         .execute(connection)

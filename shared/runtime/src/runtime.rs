@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
-use crate::clock::{Clock, Ids};
+use crate::clock::{Clock, Ids, Timestamp};
 use crate::command::Job;
 use crate::core::Core;
 use crate::database::{Database, Dialect, FolderLock, Location, OpenError};
@@ -223,6 +223,7 @@ impl<S: Service> Writing<S> {
         let mut growth = self.core.event_store.growth();
         let mut backoff = Backoff::default();
         let mut retries = true;
+        let mut looked_at = Timestamp(0);
         let mut pruned_at = self.core.clock.now();
         while let Err(trouble) = writer.start(&run).await {
             self.note(&trouble);
@@ -234,7 +235,13 @@ impl<S: Service> Writing<S> {
         backoff.reset();
         while !self.stopping.is_cancelled() {
             growth.mark_unchanged();
-            let did = self.round(&mut writer, &mut jobs, retries).await;
+            // However busy: what an operator or another replica brought about is not always told.
+            let look = retries || looked_at.is_long_ago(limits::POLL, self.core.clock.now());
+            if look {
+                looked_at = self.core.clock.now();
+                self.prune(&mut writer, &mut pruned_at).await;
+            }
+            let did = self.round(&mut writer, &mut jobs, look).await;
             retries = false;
             match did {
                 Ok(Step::Did(_)) => {
@@ -245,12 +252,6 @@ impl<S: Service> Writing<S> {
                     self.health.good(&self.name);
                     backoff.reset();
                     let now = self.core.clock.now();
-                    if now.since(pruned_at) > limits::PRUNE_EVERY {
-                        pruned_at = now;
-                        if let Err(trouble) = writer.step_prune().await {
-                            self.note(&trouble);
-                        }
-                    }
                     let timer = writer.next_due().map(|due| due.since(now));
                     let wait = timer.unwrap_or(limits::POLL).min(limits::POLL);
                     tokio::select! {
@@ -272,28 +273,44 @@ impl<S: Service> Writing<S> {
         self.drain(&mut writer, &mut jobs, &run).await;
     }
 
-    /// One step of each kind.
+    /// One step of each kind; with `look` also of those that nothing announces.
     async fn round(
         &self,
         writer: &mut Writer<S>,
         jobs: &mut Queue<S>,
-        retries: bool,
+        look: bool,
     ) -> Result<Step, StoreError> {
-        let mut idle = true;
+        let mut round = Round { idle: true, trouble: None };
         let waiting = jobs.take(writer.unit_size(true));
         if !waiting.is_empty() {
-            writer.step_commands(waiting).await?;
-            idle = false;
+            round.heed(writer.step_commands(waiting).await)?;
         }
         let size = writer.unit_size(!jobs.is_empty());
-        if writer.next_due().is_some_and(|due| due <= self.core.clock.now()) {
-            idle &= writer.step_timers(size).await? == Step::Idle;
+        if look || writer.next_due().is_some_and(|due| due <= self.core.clock.now()) {
+            round.heed(writer.step_timers(size).await)?;
         }
-        if retries {
-            idle &= writer.step_retries(size).await? == Step::Idle;
+        if look {
+            round.heed(writer.step_retries(size).await)?;
         }
-        idle &= writer.step_events(size).await? == Step::Idle;
-        Ok(if idle { Step::Idle } else { Step::Did(1) })
+        round.heed(writer.step_events(size).await)?;
+        match round {
+            Round { trouble: Some(trouble), .. } => Err(trouble),
+            Round { idle: true, .. } => Ok(Step::Idle),
+            Round { idle: false, .. } => Ok(Step::Did(1)),
+        }
+    }
+
+    /// Forgets old answers now and then, a bounded number at a time until there are no more.
+    async fn prune(&self, writer: &mut Writer<S>, pruned_at: &mut Timestamp) {
+        let now = self.core.clock.now();
+        if !pruned_at.is_long_ago(limits::PRUNE_EVERY, now) {
+            return;
+        }
+        match writer.step_prune().await {
+            Ok(Step::Did(_)) => {}
+            Ok(Step::Idle) => *pruned_at = now,
+            Err(trouble) => self.note(&trouble),
+        }
     }
 
     /// Waits, and meanwhile goes on trying commands, so that their callers hear soon.
@@ -334,6 +351,27 @@ impl<S: Service> Writing<S> {
     fn note(&self, trouble: &StoreError) {
         warn!(name = self.name, %trouble, "a step failed");
         self.health.bad(&self.name, trouble.to_string());
+    }
+}
+
+/// What the steps of a round came to.
+struct Round {
+    idle: bool,
+    trouble: Option<StoreError>,
+}
+
+impl Round {
+    /// Only a database that does not answer ends a round: other trouble of one step is told after
+    /// it, and holds the other steps back no longer than that.
+    fn heed(&mut self, did: Result<Step, StoreError>) -> Result<(), StoreError> {
+        match did {
+            Ok(step) => self.idle &= step == Step::Idle,
+            Err(trouble) if trouble.is_passing() => return Err(trouble),
+            Err(trouble) => {
+                self.trouble.get_or_insert(trouble);
+            }
+        }
+        Ok(())
     }
 }
 

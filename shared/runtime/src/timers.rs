@@ -32,18 +32,35 @@ fn read((key, due_at, payload, event_id, correlation, traceparent): TimerRow) ->
     StoredTimer { key, due_at: Timestamp(due_at), payload, event_id, correlation, traceparent }
 }
 
-/// Timers due by then whose lane is not held back, the earliest first.
+/// Which timers may fire: those whose lane is not held back, and that were not given up.
+macro_rules! free {
+    () => {
+        "correlation_id not in \
+         (select lane from dead_letters where status in ('parked', 'waiting', 'retrying')) \
+         and not exists (select 1 from dead_letters \
+         where id = event_id || '.' || timer_key and status = 'discarded')"
+    };
+}
+
+impl StoredTimer {
+    /// Its id as a dead letter. An event may set several timers, so its id alone would not do.
+    pub(crate) fn id(&self) -> String {
+        format!("{}.{}", self.event_id, self.key)
+    }
+}
+
+/// Timers due by then that may fire, the earliest first.
 pub(crate) async fn due(
     pool: &AnyPool,
     now: Timestamp,
     limit: usize,
 ) -> Result<Vec<StoredTimer>, StoreError> {
-    let rows: Vec<TimerRow> = sqlx::query_as(
+    let rows: Vec<TimerRow> = sqlx::query_as(concat!(
         "select timer_key, due_at, payload, event_id, correlation_id, traceparent from timers \
-         where due_at <= $1 and correlation_id not in \
-         (select lane from dead_letters where status in ('parked', 'waiting', 'retrying')) \
-         order by due_at, timer_key limit $2",
-    )
+         where due_at <= $1 and ",
+        free!(),
+        " order by due_at, timer_key limit $2",
+    ))
     .bind(now.0)
     .bind(limit_to_bind(limit))
     .fetch_all(pool)
@@ -51,32 +68,36 @@ pub(crate) async fn due(
     Ok(rows.into_iter().map(read).collect())
 }
 
-/// When the next timer comes due whose lane is not held back.
+/// When the next timer comes due that may fire.
 pub(crate) async fn next_due(pool: &AnyPool) -> Result<Option<Timestamp>, StoreError> {
-    let due: Option<i64> = sqlx::query_scalar(
-        "select due_at from timers where correlation_id not in \
-         (select lane from dead_letters where status in ('parked', 'waiting', 'retrying')) \
-         order by due_at limit 1",
-    )
+    let due: Option<i64> = sqlx::query_scalar(concat!(
+        "select due_at from timers where ",
+        free!(),
+        " order by due_at limit 1",
+    ))
     .fetch_optional(pool)
     .await?;
     Ok(due.map(Timestamp))
 }
 
-/// Which of these timers are still set as they were read: another replica may have been faster.
+/// The ids of those of these timers that are still set as they were read: another replica may
+/// have been faster.
 pub(crate) async fn still_set(
     connection: &mut AnyConnection,
-    timers: &[StoredTimer],
-) -> Result<BTreeSet<(String, String)>, StoreError> {
+    timers: &[&StoredTimer],
+) -> Result<BTreeSet<String>, StoreError> {
+    if timers.is_empty() {
+        return Ok(BTreeSet::new());
+    }
     let keys: Vec<&str> = timers.iter().map(|timer| timer.key.as_str()).collect();
-    let rows: Vec<(String, String)> = sqlx::query_as(
-        "select timer_key, event_id from timers \
+    let ids: Vec<String> = sqlx::query_scalar(
+        "select event_id || '.' || timer_key from timers \
          where timer_key in (select atom from json_each($1))",
     )
     .bind(serde_json::to_string(&keys)?)
     .fetch_all(connection)
     .await?;
-    Ok(rows.into_iter().collect())
+    Ok(ids.into_iter().collect())
 }
 
 /// Sets and clears timers by key.

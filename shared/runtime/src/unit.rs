@@ -2,8 +2,10 @@
 //! together. The number of statements does not depend on the number of messages.
 
 use std::any::Any as Payload;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use uuid::Uuid;
 
 use crate::answers::{self, StoredAnswer};
 use crate::checkpoint::{self, Checkpoint};
@@ -26,6 +28,9 @@ pub(crate) struct Cause {
     pub(crate) causation: String,
     /// What it belongs to; nothing for a command, whose events say so themselves.
     pub(crate) correlation: Option<String>,
+    /// The timer that fired, if one did: an event that follows must clear it or set it anew, or
+    /// it would fire for ever.
+    pub(crate) timer: Option<String>,
     /// Who asked.
     pub(crate) actor: String,
     /// W3C trace context, or empty.
@@ -86,26 +91,41 @@ pub(crate) struct Unit<'a, S: Service> {
     head: Position,
     checkpoint: i64,
     lanes_held: bool,
+    attempts_left: bool,
     tables: S::Tables,
-    drafts: Vec<Draft<S::Event>>,
+    drafts: Vec<Draft>,
     timers: BTreeMap<String, Option<StoredTimer>>,
 }
 
-struct Draft<E> {
+/// An event that waits for its place in the outbox and in its stream.
+struct Draft {
     id: EventId,
-    event: E,
+    kind: &'static str,
+    schema: i64,
+    stream: String,
+    order: Option<Uuid>,
+    data: String,
     cause: Cause,
+}
+
+/// What follows from one message.
+#[derive(Default)]
+struct Following {
+    answer: Option<Answer>,
+    drafts: Vec<Draft>,
+    timers: Vec<(String, Option<StoredTimer>)>,
 }
 
 impl<'a, S: Service> Unit<'a, S> {
     /// Takes the service's turn and learns where its logs end.
     pub(crate) async fn begin(core: &'a Core<S>) -> Result<Self, StoreError> {
         let mut turn = core.database.take_turn().await?;
-        let (head, checkpoint, held): (i64, i64, i64) = sqlx::query_as(
+        let (head, checkpoint, held, attempts): (i64, i64, i64, i64) = sqlx::query_as(
             "select coalesce((select max(position) from outbox), 0), \
              coalesce((select max(sequence) from checkpoints), 0), \
              (select count(*) from (select 1 from dead_letters \
-              where status in ('parked', 'waiting', 'retrying') limit 1) as held)",
+              where status in ('parked', 'waiting', 'retrying') limit 1) as held), \
+             (select count(*) from (select 1 from attempts limit 1) as counted)",
         )
         .fetch_one(&mut *turn)
         .await?;
@@ -116,6 +136,7 @@ impl<'a, S: Service> Unit<'a, S> {
             head: Position(head),
             checkpoint,
             lanes_held: held > 0,
+            attempts_left: attempts > 0,
             tables: S::Tables::default(),
             drafts: Vec::new(),
             timers: BTreeMap::new(),
@@ -130,6 +151,11 @@ impl<'a, S: Service> Unit<'a, S> {
     /// Whether any lane is held back.
     pub(crate) fn lanes_held(&self) -> bool {
         self.lanes_held
+    }
+
+    /// Whether attempts are counted of any message, by this run or by one that ended meanwhile.
+    pub(crate) fn attempts_left(&self) -> bool {
+        self.attempts_left
     }
 
     /// The connection, for what belongs to this unit alone.
@@ -182,86 +208,68 @@ impl<'a, S: Service> Unit<'a, S> {
         let position = self.head.plus(self.drafts.len()).next();
         let (core, now) = (self.core, self.began);
         let context = Context { now, fresh_id, position, settings: &core.settings };
-        if let (Message::Command(command), Some(seen)) = (message, if_match)
-            && let Ok(Some(current)) = unwinding(|| S::version(command, &self.tables))
-            && !seen.contains(&current)
-        {
-            return Ok(Verdict::Stale(current));
+        if let (Message::Command(command), Some(seen)) = (message, if_match) {
+            match unwinding(|| S::version(command, &self.tables)) {
+                Err(panic) => return Ok(Verdict::Failed(panic)),
+                Ok(Some(current)) if !seen.contains(&current) => {
+                    return Ok(Verdict::Stale(current));
+                }
+                Ok(_) => {}
+            }
         }
         let events = match unwinding(|| S::decide(message, &self.tables, &context)) {
             Err(panic) => return Ok(Verdict::Failed(panic)),
             Ok(Err(refusal)) => return Ok(Verdict::Refused(refusal)),
             Ok(Ok(events)) => events,
         };
-        for event in &events {
-            self.tables.want_changed(event);
+        let wanted = unwinding(|| events.iter().for_each(|event| self.tables.want_changed(event)));
+        if let Err(panic) = wanted {
+            return Ok(Verdict::Failed(panic));
         }
         self.load().await?;
-        let ids: Vec<EventId> = events.iter().map(|_| EventId(self.core.ids.next())).collect();
-        let count = events.len();
-        match self.apply(message, &events, &ids, &context) {
-            Err(panic) => {
+        match self.apply(message, &events, cause, &context) {
+            Err(failed) => {
                 self.tables.take_back();
-                Ok(Verdict::Failed(panic))
+                Ok(Verdict::Failed(failed))
             }
-            Ok((answer, changes)) => {
+            Ok(Following { answer, mut drafts, timers }) => {
                 self.tables.keep();
-                self.draft(events, &ids, cause, changes)?;
-                Ok(Verdict::Decided { events: count, answer })
+                self.drafts.append(&mut drafts);
+                self.timers.extend(timers);
+                Ok(Verdict::Decided { events: events.len(), answer })
             }
         }
     }
 
-    /// Changes the rows and makes the answer; a panic leaves the changes to be taken back.
-    #[expect(clippy::type_complexity, reason = "an answer and the timers of each event, used once")]
+    /// Changes the rows and makes everything else that follows. All code of the service that a
+    /// message reaches runs in here or in what comes before: nothing of it can fail later, when it
+    /// would take the whole unit down. A failure leaves the changes of rows to be taken back.
     fn apply(
         &mut self,
         message: &Message<S>,
         events: &[S::Event],
-        ids: &[EventId],
-        context: &Context<'_, S>,
-    ) -> Result<(Option<Answer>, Vec<Vec<TimerChange<S::Timer>>>), String> {
-        let tables = &mut self.tables;
-        unwinding(|| {
-            for (event, id) in events.iter().zip(ids) {
-                tables.evolve(&Recorded { id: *id, time: context.now, event });
-            }
-            let answer = match message {
-                Message::Command(command) => Some(S::answer(command, tables, context)),
-                Message::Heard(_) | Message::Due(_) => None,
-            };
-            (answer, events.iter().map(S::timers).collect())
-        })
-    }
-
-    fn draft(
-        &mut self,
-        events: Vec<S::Event>,
-        ids: &[EventId],
         cause: &Cause,
-        changes: Vec<Vec<TimerChange<S::Timer>>>,
-    ) -> Result<(), StoreError> {
-        for ((event, id), changes) in events.into_iter().zip(ids).zip(changes) {
-            for change in changes {
-                match change {
-                    TimerChange::Clear { key } => self.timers.insert(key, None),
-                    TimerChange::Set { key, due_at, timer } => {
-                        let stored = StoredTimer {
-                            key: key.clone(),
-                            due_at,
-                            payload: serde_json::to_string(&timer)?,
-                            event_id: id.to_string(),
-                            // Filled in when the correlation of its event is known.
-                            correlation: String::new(),
-                            traceparent: cause.traceparent.clone(),
-                        };
-                        self.timers.insert(key, Some(stored))
-                    }
-                };
+        context: &Context<'_, S>,
+    ) -> Result<Following, String> {
+        let (tables, ids) = (&mut self.tables, &self.core.ids);
+        let applying = || -> Result<Following, String> {
+            let mut following = Following::default();
+            for event in events {
+                let id = EventId(ids.next());
+                tables.evolve(&Recorded { id, time: context.now, event });
+                following.add::<S>(id, event, cause).map_err(|error| error.to_string())?;
             }
-            self.drafts.push(Draft { id: *id, event, cause: cause.clone() });
-        }
-        Ok(())
+            if let Message::Command(command) = message {
+                following.answer = Some(S::answer(command, tables, context));
+            }
+            match &cause.timer {
+                Some(fired) if !following.timers.iter().any(|(key, _)| key == fired) => {
+                    Err("the timer led to no event that clears it or sets it anew".to_owned())
+                }
+                _ => Ok(following),
+            }
+        };
+        unwinding(applying)?
     }
 
     /// Loads the rows asked for; whether there were any.
@@ -314,6 +322,11 @@ impl<'a, S: Service> Unit<'a, S> {
         })
     }
 
+    /// Gives up, but goes on holding the turn.
+    pub(crate) fn into_turn(self) -> Turn {
+        self.turn
+    }
+
     /// Gives up; nothing of this unit stays.
     pub(crate) async fn rollback(self) -> Result<(), StoreError> {
         Ok(self.turn.rollback().await?)
@@ -324,16 +337,14 @@ impl<'a, S: Service> Unit<'a, S> {
         if self.drafts.is_empty() {
             return Ok(Vec::new());
         }
-        let names: Vec<String> = self.drafts.iter().map(|draft| draft.event.stream()).collect();
-        let mut distinct: Vec<&str> = names.iter().map(String::as_str).collect();
-        distinct.sort_unstable();
-        distinct.dedup();
-        let mut streams = outbox::streams(&mut self.turn, &distinct).await?;
-        let mut events = Vec::with_capacity(names.len());
-        let mut correlations = HashMap::with_capacity(names.len());
         let drafts = std::mem::take(&mut self.drafts);
-        for ((draft, stream), position) in drafts.into_iter().zip(names).zip(self.head.0 + 1..) {
-            let Some(head) = streams.get_mut(&stream) else {
+        let distinct: BTreeSet<&str> = drafts.iter().map(|draft| draft.stream.as_str()).collect();
+        let distinct: Vec<&str> = distinct.into_iter().collect();
+        let mut streams = outbox::streams(&mut self.turn, &distinct).await?;
+        let mut events = Vec::with_capacity(drafts.len());
+        let mut correlations = HashMap::with_capacity(drafts.len());
+        for (draft, position) in drafts.into_iter().zip(self.head.0 + 1..) {
+            let Some(head) = streams.get_mut(&draft.stream) else {
                 continue;
             };
             head.version = Version(head.version.0 + 1);
@@ -341,7 +352,7 @@ impl<'a, S: Service> Unit<'a, S> {
             if head.first.is_empty() {
                 head.first.clone_from(&id);
             }
-            let correlation = match (draft.event.order(), draft.cause.correlation) {
+            let correlation = match (draft.order, draft.cause.correlation) {
                 (Some(order), _) => order.to_string(),
                 (None, Some(inherited)) => inherited,
                 (None, None) => head.first.clone(),
@@ -350,16 +361,16 @@ impl<'a, S: Service> Unit<'a, S> {
             let envelope = Envelope {
                 id: draft.id,
                 source: S::NAME.to_owned(),
-                kind: draft.event.kind().to_owned(),
-                schema: draft.event.schema(),
+                kind: draft.kind.to_owned(),
+                schema: draft.schema,
                 version: head.version,
-                stream,
+                stream: draft.stream,
                 time: self.began,
                 correlation,
                 causation: draft.cause.causation,
                 actor: draft.cause.actor,
                 traceparent: draft.cause.traceparent,
-                data: draft.event.encode()?,
+                data: draft.data,
             };
             events.push(OutboxEvent { position: Position(position), envelope });
         }
@@ -369,6 +380,43 @@ impl<'a, S: Service> Unit<'a, S> {
             }
         }
         Ok(events)
+    }
+}
+
+impl Following {
+    fn add<S: Service>(
+        &mut self,
+        id: EventId,
+        event: &S::Event,
+        cause: &Cause,
+    ) -> Result<(), serde_json::Error> {
+        for change in S::timers(event) {
+            self.timers.push(match change {
+                TimerChange::Clear { key } => (key, None),
+                TimerChange::Set { key, due_at, timer } => {
+                    let stored = StoredTimer {
+                        key: key.clone(),
+                        due_at,
+                        payload: serde_json::to_string(&timer)?,
+                        event_id: id.to_string(),
+                        // Filled in when the correlation of its event is known.
+                        correlation: String::new(),
+                        traceparent: cause.traceparent.clone(),
+                    };
+                    (key, Some(stored))
+                }
+            });
+        }
+        self.drafts.push(Draft {
+            id,
+            kind: event.kind(),
+            schema: event.schema(),
+            stream: event.stream(),
+            order: event.order(),
+            data: event.encode()?,
+            cause: cause.clone(),
+        });
+        Ok(())
     }
 }
 

@@ -40,6 +40,9 @@ pub struct Writer<S: Service> {
     careful: usize,
     /// Runs that did not end cleanly, to be forgotten after the careful stretch.
     unclean_runs: Vec<String>,
+    /// An attempt that is counted and has not come to an end, because the database was in trouble:
+    /// that is not the message's fault, so going on with it is not one more.
+    open_attempt: Option<(String, i64)>,
     unit_size: usize,
     next_due: Option<Timestamp>,
 }
@@ -69,6 +72,7 @@ impl<S: Service> Writer<S> {
             consumer: None,
             careful: 0,
             unclean_runs: Vec::new(),
+            open_attempt: None,
             unit_size: limits::UNIT_MESSAGES,
             next_due: Some(Timestamp(0)),
         }
@@ -119,7 +123,7 @@ impl<S: Service> Writer<S> {
             jobs.into_iter().map(|job| (asked(job.request), job.reply)).unzip();
         let (outcomes, trouble) = match self.try_commands(&asked).await {
             Ok(outcomes) => (outcomes, None),
-            Err(StoreError::Data(cause)) if count > 1 => {
+            Err(cause) if cause.is_about_data() && count > 1 => {
                 warn!(service = S::NAME, %cause, "a batch of commands failed; each goes by itself");
                 self.commands_one_by_one(&asked).await
             }
@@ -190,14 +194,9 @@ impl<S: Service> Writer<S> {
     /// Handles the next stretch of the event store, at most `limit` events of interest.
     pub async fn step_events(&mut self, limit: usize) -> Result<Step, StoreError> {
         let core = Arc::clone(&self.core);
-        let mut consumer = match self.consumer.take() {
-            Some(consumer) => consumer,
-            None => {
-                let mut reader = core.database.reader().acquire().await?;
-                let committed = checkpoint::newest(&mut reader).await?;
-                Consumer { seen: committed.clone(), committed, saved_at: core.clock.now() }
-            }
-        };
+        self.read_checkpoint().await?;
+        // Put back at the end: after trouble on the way it is read from the database again.
+        let Some(mut consumer) = self.consumer.take() else { return Ok(Step::Idle) };
         let limit = if self.careful > 0 { self.careful.min(limit) } else { limit };
         let page = core.event_store.page(consumer.seen.anchor.position, &self.hears, limit).await?;
         verify_anchor::<S>(&consumer.seen.anchor, &page)?;
@@ -234,7 +233,7 @@ impl<S: Service> Writer<S> {
     /// All events of a stretch as one unit; if the batch fails on its data, one by one next time.
     async fn events_at_once(&mut self, events: &[Kept], end: Anchor) -> Result<(), StoreError> {
         match self.try_events(events, end).await {
-            Err(StoreError::Data(cause)) => {
+            Err(cause) if cause.is_about_data() => {
                 warn!(service = S::NAME, %cause, "a batch of events failed; each goes by itself");
                 self.careful = events.len();
                 Ok(())
@@ -247,27 +246,27 @@ impl<S: Service> Writer<S> {
     async fn events_with_care(&mut self, events: &[Kept], end: Anchor) -> Result<(), StoreError> {
         for event in events {
             let Kept::Event(stored) = event else { continue };
-            let place = Anchor {
-                log_id: end.log_id.clone(),
-                position: stored.position,
-                event_id: event.id(),
-            };
-            let mut turn = self.core.database.take_turn().await?;
-            let attempt = dead_letters::count_attempt(&mut turn, &event.id()).await?;
-            turn.commit().await?;
+            let place = stored.anchor(&end.log_id);
+            let Some(attempt) = self.begin_attempt(event).await? else { return Ok(()) };
             if attempt > limits::ATTEMPTS {
-                let cause = format!("ended the process or its batch {} times", limits::ATTEMPTS);
-                self.park_event(event, place, cause, attempt - 1).await?;
+                self.park_event(event, place, ended_often(), limits::ATTEMPTS).await?;
             } else {
+                let before = self.consumer.clone();
                 match self.try_events(std::slice::from_ref(event), place.clone()).await {
-                    Err(StoreError::Data(cause)) if attempt == limits::ATTEMPTS => {
+                    Err(cause) if cause.is_about_data() && attempt == limits::ATTEMPTS => {
+                        // Refused data is not committed for certain: nothing has moved.
+                        self.consumer = before;
                         self.park_event(event, place, cause.to_string(), attempt).await?;
                     }
-                    // Tried again by the next step, and counted again.
-                    Err(StoreError::Data(_)) => return Ok(()),
+                    Err(cause) if cause.is_about_data() => {
+                        // Tried again by the next step, and counted again.
+                        self.open_attempt = None;
+                        return Ok(());
+                    }
                     other => other?,
                 }
             }
+            self.open_attempt = None;
             if self.consumer.is_none() {
                 // Another replica is at work here; begin again where it is.
                 return Ok(());
@@ -276,6 +275,46 @@ impl<S: Service> Writer<S> {
         }
         self.pass(end, &[]);
         self.careful_stretch_over().await
+    }
+
+    /// Counts an attempt at a message, committed before it runs; nothing if it is not this
+    /// replica's to try any more.
+    async fn begin_attempt(&mut self, kept: &Kept) -> Result<Option<i64>, StoreError> {
+        let id = kept.id();
+        if let Some((open, number)) = &self.open_attempt
+            && *open == id
+        {
+            return Ok(Some(*number));
+        }
+        let core = Arc::clone(&self.core);
+        let mut unit = Unit::begin(&core).await?;
+        let mine = match kept {
+            Kept::Event(_) => self.is_next(&unit),
+            Kept::Timer(timer) => {
+                timers::still_set(unit.turn(), &[timer]).await?.contains(&timer.id())
+            }
+        };
+        if !mine {
+            self.consumer = None;
+            unit.rollback().await?;
+            return Ok(None);
+        }
+        let mut turn = unit.into_turn();
+        let number = dead_letters::count_attempt(&mut turn, &id).await?;
+        turn.commit().await?;
+        self.open_attempt = Some((id, number));
+        Ok(Some(number))
+    }
+
+    /// Reads the checkpoint, at the beginning and after a commit that failed.
+    async fn read_checkpoint(&mut self) -> Result<(), StoreError> {
+        if self.consumer.is_none() {
+            let mut reader = self.core.database.reader().acquire().await?;
+            let committed = checkpoint::newest(&mut reader).await?;
+            let saved_at = self.core.clock.now();
+            self.consumer = Some(Consumer { seen: committed.clone(), committed, saved_at });
+        }
+        Ok(())
     }
 
     /// The messages that may have ended the last run are behind: it is forgotten.
@@ -297,15 +336,15 @@ impl<S: Service> Writer<S> {
         if !self.is_next(&unit) {
             return self.start_over(unit).await;
         }
-        let careful = self.careful > 0;
+        let counted = unit.attempts_left();
         let mut closing = self.handle_all(&mut unit, events).await?;
         let effects = !unit.is_empty() || !closing.parked.is_empty();
-        if !effects && !careful {
+        if !effects && !counted {
             unit.rollback().await?;
             self.pass(end, events);
-            return Ok(());
+            return self.save_if_late().await;
         }
-        if careful {
+        if counted {
             closing.settled_attempts = events.iter().map(Kept::id).collect();
         }
         self.commit_at(unit, closing, end, events).await
@@ -319,18 +358,14 @@ impl<S: Service> Writer<S> {
         attempts: i64,
     ) -> Result<(), StoreError> {
         let core = Arc::clone(&self.core);
-        let unit = Unit::begin(&core).await?;
+        let mut unit = Unit::begin(&core).await?;
         if !self.is_next(&unit) {
             return self.start_over(unit).await;
         }
-        error!(
-            service = S::NAME,
-            event = event.id(),
-            lane = event.lane(),
-            cause,
-            "an event is parked"
-        );
-        let status = DeadLetterStatus::Parked;
+        let (id, lane) = (event.id(), event.lane());
+        error!(service = S::NAME, id, lane, cause, "an event is parked");
+        let held = dead_letters::held(unit.turn(), &[lane]).await?;
+        let status = behind(held.get(lane).copied()).unwrap_or(DeadLetterStatus::Parked);
         let closing = Closing {
             parked: vec![Parked { message: event.clone(), status, cause, attempts }],
             settled_attempts: vec![event.id()],
@@ -387,26 +422,23 @@ impl<S: Service> Writer<S> {
         unit.prepare(messages.iter().copied()).await?;
         let mut closing = Closing::default();
         for (kept, message) in kept.iter().zip(&heard) {
-            if matches!(kept, Kept::Timer(timer) if unit.touched_timer(&timer.key)) {
+            let lane_held = held.get(kept.lane()).copied();
+            if let Kept::Timer(timer) = kept
+                && (lane_held.is_some() || unit.touched_timer(&timer.key))
+            {
+                // It stays set, and comes due again when its lane is free.
                 continue;
             }
             let mut keep = |status, cause, attempts| {
                 closing.parked.push(Parked { message: kept.clone(), status, cause, attempts });
             };
-            if let Some(parked) = held.get(kept.lane()) {
-                let behind =
-                    if *parked { DeadLetterStatus::Waiting } else { DeadLetterStatus::Retrying };
+            if let Some(behind) = behind(lane_held) {
                 keep(behind, String::new(), 0);
                 continue;
             }
             if let Some(cause) = self.try_one(unit, kept, message).await? {
-                error!(
-                    service = S::NAME,
-                    id = kept.id(),
-                    lane = kept.lane(),
-                    cause,
-                    "a message is parked"
-                );
+                let (id, lane) = (kept.id(), kept.lane());
+                error!(service = S::NAME, id, lane, cause, "a message is parked");
                 held.insert(kept.lane().to_owned(), true);
                 keep(DeadLetterStatus::Parked, cause, 1);
             }
@@ -426,10 +458,6 @@ impl<S: Service> Writer<S> {
             Err(cause) => return Ok(Some(cause.clone())),
         };
         Ok(match unit.handle(message, &cause_of::<S>(kept), None).await? {
-            // Every timer ends in an event, which clears it; one that does not would fire for ever.
-            Verdict::Decided { events: 0, .. } if matches!(kept, Kept::Timer(_)) => {
-                Some("the timer led to no event".to_owned())
-            }
             Verdict::Decided { .. } => None,
             Verdict::Refused(refusal) => Some(format!("refused: {refusal}")),
             Verdict::Stale(version) => Some(format!("stale at version {version}")),
@@ -447,14 +475,16 @@ impl<S: Service> Writer<S> {
         }
         let count = due.len();
         self.next_due = Some(Timestamp(0));
-        match self.try_timers(&due).await {
-            Err(StoreError::Data(cause)) => {
-                warn!(service = S::NAME, %cause, "a batch of timers failed; each goes by itself");
-                for timer in &due {
-                    self.timer_with_care(timer).await?;
+        if self.careful == 0 {
+            match self.try_timers(&due).await {
+                Err(cause) if cause.is_about_data() => {
+                    warn!(service = S::NAME, %cause, "a batch of timers failed; each goes by itself");
                 }
+                other => return other.map(|()| Step::Did(count)),
             }
-            other => other?,
+        }
+        for timer in due {
+            self.timer_with_care(timer).await?;
         }
         Ok(Step::Did(count))
     }
@@ -462,36 +492,50 @@ impl<S: Service> Writer<S> {
     async fn try_timers(&mut self, due: &[StoredTimer]) -> Result<(), StoreError> {
         let core = Arc::clone(&self.core);
         let mut unit = Unit::begin(&core).await?;
-        let set = timers::still_set(unit.turn(), due).await?;
-        let still_set =
-            |timer: &&StoredTimer| set.contains(&(timer.key.clone(), timer.event_id.clone()));
+        let set = timers::still_set(unit.turn(), &due.iter().collect::<Vec<_>>()).await?;
+        let still_set = |timer: &&StoredTimer| set.contains(&timer.id());
         let kept: Vec<Kept> = due.iter().filter(still_set).cloned().map(Kept::Timer).collect();
-        let closing = self.handle_all(&mut unit, &kept).await?;
+        let mut closing = self.handle_all(&mut unit, &kept).await?;
+        if unit.attempts_left() {
+            closing.settled_attempts = due.iter().map(StoredTimer::id).collect();
+        }
         let committed = unit.commit(closing).await?;
         self.committed(&committed, due.len());
         Ok(())
     }
 
-    async fn timer_with_care(&mut self, timer: &StoredTimer) -> Result<(), StoreError> {
-        let id = format!("timer {}", timer.key);
-        let mut turn = self.core.database.take_turn().await?;
-        let attempts = dead_letters::count_attempt(&mut turn, &id).await?;
-        turn.commit().await?;
-        let failed = match self.try_timers(std::slice::from_ref(timer)).await {
-            Err(StoreError::Data(cause)) => Some(cause),
-            other => other.map(|()| None)?,
-        };
-        let core = Arc::clone(&self.core);
-        let unit = Unit::begin(&core).await?;
-        let mut closing = Closing::default();
-        match failed {
-            Some(cause) if attempts >= limits::ATTEMPTS => {
-                let (message, status) = (Kept::Timer(timer.clone()), DeadLetterStatus::Parked);
-                closing.parked.push(Parked { message, status, cause: cause.to_string(), attempts });
-                closing.settled_attempts.push(id);
+    async fn timer_with_care(&mut self, timer: StoredTimer) -> Result<(), StoreError> {
+        let kept = Kept::Timer(timer.clone());
+        let Some(attempt) = self.begin_attempt(&kept).await? else { return Ok(()) };
+        let failed = if attempt > limits::ATTEMPTS {
+            Some(ended_often())
+        } else {
+            match self.try_timers(std::slice::from_ref(&timer)).await {
+                Err(cause) if cause.is_about_data() && attempt == limits::ATTEMPTS => {
+                    Some(cause.to_string())
+                }
+                // Comes due again at once, and is counted again.
+                Err(cause) if cause.is_about_data() => None,
+                other => other.map(|()| None)?,
             }
-            Some(_) => {}
-            None => closing.settled_attempts.push(id),
+        };
+        if let Some(cause) = failed {
+            self.park_timer(&timer, cause).await?;
+        }
+        self.open_attempt = None;
+        Ok(())
+    }
+
+    async fn park_timer(&mut self, timer: &StoredTimer, cause: String) -> Result<(), StoreError> {
+        let core = Arc::clone(&self.core);
+        let mut unit = Unit::begin(&core).await?;
+        let (id, lane) = (timer.id(), timer.correlation.as_str());
+        let mut closing = Closing { settled_attempts: vec![id.clone()], ..Closing::default() };
+        let set = timers::still_set(unit.turn(), &[timer]).await?.contains(&id);
+        if set && dead_letters::held(unit.turn(), &[lane]).await?.is_empty() {
+            error!(service = S::NAME, id, lane, cause, "a timer is parked");
+            let (message, status) = (Kept::Timer(timer.clone()), DeadLetterStatus::Parked);
+            closing.parked.push(Parked { message, status, cause, attempts: limits::ATTEMPTS });
         }
         unit.commit(closing).await?;
         Ok(())
@@ -504,16 +548,56 @@ impl<S: Service> Writer<S> {
         if listed.is_empty() {
             return Ok(Step::Idle);
         }
+        match self.try_retries(&listed, None).await {
+            Err(cause) if cause.is_about_data() => {
+                warn!(service = S::NAME, %cause, "a batch of retries failed; each goes by itself");
+            }
+            other => return other.map(|()| Step::Did(listed.len())),
+        }
+        for one in &listed {
+            let one = std::slice::from_ref(one);
+            match self.try_retries(one, None).await {
+                Err(cause) if cause.is_about_data() => {
+                    self.try_retries(one, Some(cause.to_string())).await?;
+                }
+                other => other?,
+            }
+        }
+        Ok(Step::Did(listed.len()))
+    }
+
+    /// Tries dead letters again as one unit; with `failed`, their retry is known to fail so.
+    async fn try_retries(
+        &mut self,
+        listed: &[(String, i64, Kept)],
+        failed: Option<String>,
+    ) -> Result<(), StoreError> {
+        let core = Arc::clone(&self.core);
         let mut unit = Unit::begin(&core).await?;
         let ids: Vec<&str> = listed.iter().map(|(id, _, _)| id.as_str()).collect();
         let still = dead_letters::still_retrying(unit.turn(), &ids).await?;
+        let timers: Vec<&StoredTimer> =
+            listed.iter().filter_map(|(_, _, kept)| kept.timer()).collect();
+        let set = timers::still_set(unit.turn(), &timers).await?;
+        let listed: Vec<_> = listed.iter().filter(|(id, _, _)| still.contains(id)).collect();
+        let messages: Vec<_> = listed.iter().map(|(_, _, kept)| to_message::<S>(kept)).collect();
+        if failed.is_none() {
+            unit.prepare(messages.iter().filter_map(|message| message.as_ref().ok())).await?;
+        }
         let mut closing = Closing::default();
-        for (id, attempts, kept) in listed.iter().filter(|(id, _, _)| still.contains(id)) {
+        for ((id, attempts, kept), message) in listed.into_iter().zip(&messages) {
             if closing.stopped_lanes.iter().any(|lane| lane == kept.lane()) {
                 continue;
             }
-            let message = to_message::<S>(kept);
-            match self.try_one(&mut unit, kept, &message).await? {
+            let cleared = kept
+                .timer()
+                .is_some_and(|timer| !set.contains(id) || unit.touched_timer(&timer.key));
+            let cause = match &failed {
+                _ if cleared => None,
+                Some(cause) => Some(cause.clone()),
+                None => self.try_one(&mut unit, kept, message).await?,
+            };
+            match cause {
                 None => closing.revived.push(id.clone()),
                 Some(cause) => {
                     closing.stopped_lanes.push(kept.lane().to_owned());
@@ -522,9 +606,10 @@ impl<S: Service> Writer<S> {
                 }
             }
         }
+        let handled = closing.revived.len();
         let committed = unit.commit(closing).await?;
-        self.committed(&committed, listed.len());
-        Ok(Step::Did(listed.len()))
+        self.committed(&committed, handled);
+        Ok(())
     }
 
     /// Forgets stored answers that are older than they are kept.
@@ -543,7 +628,7 @@ impl<S: Service> Writer<S> {
     /// Saves how far was read, if nothing else saved it for a second.
     async fn save_if_late(&mut self) -> Result<(), StoreError> {
         let late = self.consumer.as_ref().is_some_and(|consumer| {
-            self.core.clock.now().since(consumer.saved_at) >= limits::CHECKPOINT_SAVE
+            consumer.saved_at.is_long_ago(limits::CHECKPOINT_SAVE, self.core.clock.now())
         });
         if late { self.save_checkpoint().await } else { Ok(()) }
     }
@@ -572,7 +657,11 @@ impl<S: Service> Writer<S> {
     /// Another replica was faster: nothing is done, and the checkpoint is read again.
     async fn start_over(&mut self, unit: Unit<'_, S>) -> Result<(), StoreError> {
         self.consumer = None;
-        unit.rollback().await
+        let mut turn = unit.into_turn();
+        if let Some((id, _)) = self.open_attempt.take() {
+            dead_letters::take_attempt_back(&mut turn, &id).await?;
+        }
+        Ok(turn.commit().await?)
     }
 
     /// Notes that everything up to `end` is handled, without committing it yet.
@@ -617,7 +706,8 @@ impl<S: Service> Writer<S> {
 
 fn asked<S: Service>(request: Request<S>) -> Asked<S> {
     let Request { command, id, key, if_match, actor, traceparent } = request;
-    let cause = Cause { causation: id.to_string(), correlation: None, actor, traceparent };
+    let (causation, correlation, timer) = (id.to_string(), None, None);
+    let cause = Cause { causation, correlation, timer, actor, traceparent };
     Asked { message: Message::Command(command), cause, key, if_match }
 }
 
@@ -669,10 +759,21 @@ fn cause_of<S: Service>(kept: &Kept) -> Cause {
         }
     };
     let actor = format!("/services/{}", S::NAME);
-    Cause { causation, correlation: Some(correlation), actor, traceparent }
+    let timer = kept.timer().map(|timer| timer.key.clone());
+    Cause { causation, correlation: Some(correlation), timer, actor, traceparent }
 }
 
-/// The page must begin at the checkpoint and show the event that was there.
+/// What a message becomes in a lane that is held back, by whether a parked one heads it.
+fn behind(held: Option<bool>) -> Option<DeadLetterStatus> {
+    held.map(|parked| if parked { DeadLetterStatus::Waiting } else { DeadLetterStatus::Retrying })
+}
+
+/// Why a message is parked that nobody saw fail.
+fn ended_often() -> String {
+    format!("ended the process {} times", limits::ATTEMPTS)
+}
+
+/// The page must begin at the checkpoint, with the history up to there that it was made in.
 fn verify_anchor<S: Service>(anchor: &Anchor, page: &Page) -> Result<(), StoreError> {
     let service = S::NAME;
     if !anchor.log_id.is_empty() && anchor.log_id != page.log_id {
@@ -682,8 +783,7 @@ fn verify_anchor<S: Service>(anchor: &Anchor, page: &Page) -> Result<(), StoreEr
     if anchor.position == Position(0) {
         return Ok(());
     }
-    let shown = page.anchor.as_ref().map(|event| event.envelope.id.to_string());
-    if shown.as_deref() == Some(anchor.event_id.as_str()) {
+    if page.anchor.as_ref().is_some_and(|event| event.chain == anchor.chain) {
         return Ok(());
     }
     let position = anchor.position;

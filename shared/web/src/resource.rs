@@ -56,7 +56,8 @@ impl Seen {
     }
 }
 
-/// The `wait` of RFC 7240, section 4.3. What cannot be read is ignored, as preferences are.
+/// The `wait` of RFC 7240, section 4.3, cut to the longest. What cannot be read is ignored, as
+/// preferences are.
 fn preferred_wait(headers: &HeaderMap) -> Option<u64> {
     let lines = headers.get_all(PREFER).iter().filter_map(|line| line.to_str().ok());
     let mut preferences = lines.flat_map(|line| line.split(','));
@@ -66,7 +67,8 @@ fn preferred_wait(headers: &HeaderMap) -> Option<u64> {
         name.trim().eq_ignore_ascii_case("wait").then(|| value.to_owned())
     })?;
     let digits = seconds.bytes().all(|byte| byte.is_ascii_digit());
-    seconds.parse().ok().filter(|seconds| digits && *seconds <= limits::WAIT_SECONDS)
+    let seconds: u64 = seconds.parse().ok().filter(|_| digits)?;
+    Some(seconds.min(limits::WAIT_SECONDS))
 }
 
 impl<S: Service> App<S> {

@@ -410,7 +410,7 @@ async fn a_preference_is_applied_where_it_can_be_and_ignored_elsewhere() {
     for (prefer, applied) in [
         ("wait=5", "wait=5"),
         ("respond-async, Wait = \"60\"; foo", "wait=60"),
-        ("wait=61", ""),
+        ("wait=61", "wait=60"),
         ("wait=-1", ""),
         ("wait", ""),
         ("soon", ""),

@@ -1,0 +1,27 @@
+//! The whole house from end to end: over HTTP, against the real executable, on SQLite and on
+//! Postgres.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a test says that something went wrong by panicking, and shows the log of its servers"
+)]
+
+/// Runs each case on both databases; a case is an `async fn(kind: Kind)`.
+macro_rules! on_both {
+    ($($case:ident),+ $(,)?) => {
+        mod sqlite {
+            $( #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $case() { super::$case(crate::support::Kind::Sqlite).await; } )+
+        }
+        mod postgres {
+            $( #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $case() { super::$case(crate::support::Kind::Postgres).await; } )+
+        }
+    };
+}
+
+mod journeys;
+mod support;

@@ -1,0 +1,21 @@
+//! What every case needs: a database, servers on it, a client, and things to order.
+//!
+//! # Layout
+//! - [`Kind`], [`Store`]: a fresh database of either kind, removed in the end.
+//! - [`Process`]: one running `waybill`, and every way to end it.
+//! - [`Stack`], [`Options`]: a store with a server on it, and further servers beside it.
+//! - [`Client`], [`Reply`]: JSON over HTTP. [`make`]: products, users and orders.
+//! - [`until`]: waiting for a condition, with a bound.
+
+mod client;
+pub(crate) mod make;
+mod process;
+mod stack;
+mod store;
+mod wait;
+
+pub(crate) use client::{Client, Reply};
+pub(crate) use process::{Process, run};
+pub(crate) use stack::{Options, Stack};
+pub(crate) use store::{Kind, Store};
+pub(crate) use wait::{PATIENCE, until};

@@ -1,0 +1,129 @@
+//! One running `waybill`, and every way to end it.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use super::wait::{PATIENCE, until};
+
+/// How long a server may take to stop when it is told to.
+const STOP: Duration = Duration::from_secs(10);
+/// Lines of a server's log that are shown when its test fails.
+const SHOWN: usize = 300;
+
+/// A server process; killed when it goes out of scope, and its log shown if its test failed.
+#[derive(Debug)]
+pub(crate) struct Process {
+    child: Child,
+    log: Arc<Mutex<Vec<String>>>,
+    name: String,
+}
+
+impl Process {
+    /// Starts it; its address is known when this returns.
+    pub(crate) async fn serve(arguments: &[String]) -> (Self, String) {
+        let mut process = Self::spawn(arguments);
+        let url = until("the server says where it serves", PATIENCE, async || {
+            if let Some(status) = process.child.try_wait().expect("a child of this process") {
+                panic!("the server ended at once, with {status}");
+            }
+            process.log().iter().find_map(|line| served_at(line))
+        })
+        .await;
+        (process, url)
+    }
+
+    fn spawn(arguments: &[String]) -> Self {
+        let mut child = waybill(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the executable starts");
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let (stderr, lines) = (child.stderr.take().expect("it is piped"), Arc::clone(&log));
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                lines.lock().expect("no thread panics with it").push(line);
+            }
+        });
+        Self { child, log, name: arguments.join(" ") }
+    }
+
+    /// What it wrote to standard error so far.
+    pub(crate) fn log(&self) -> Vec<String> {
+        self.log.lock().expect("no thread panics with it").clone()
+    }
+
+    /// Kills it without a warning, as `kill -9` does.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().expect("it can be killed");
+        self.child.wait().expect("it ends");
+    }
+
+    /// Asks it to stop, as `kill` does.
+    pub(crate) fn terminate(&self) {
+        let pid = self.child.id().to_string();
+        let sent = Command::new("sh").args(["-c", "kill -TERM \"$0\"", &pid]).status();
+        assert!(sent.expect("a shell starts").success(), "the signal reaches the server");
+    }
+
+    /// Waits for its end after [`Self::terminate`].
+    pub(crate) async fn ended(&mut self) -> ExitStatus {
+        until("the server ends after SIGTERM", STOP, async || {
+            self.child.try_wait().expect("a child of this process")
+        })
+        .await
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            let log = self.log();
+            eprintln!("--- the end of the log of waybill {}", self.name);
+            for line in log.iter().skip(log.len().saturating_sub(SHOWN)) {
+                eprintln!("{line}");
+            }
+        }
+    }
+}
+
+/// What a command that ended left behind.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+/// Runs a command of the executable to its end.
+pub(crate) async fn run(arguments: &[String]) -> Ended {
+    let mut command = tokio::process::Command::from(waybill(arguments));
+    let output = command.stdin(Stdio::null()).kill_on_drop(true).output();
+    let output = tokio::time::timeout(PATIENCE, output).await;
+    let output = output.expect("the command ends in time").expect("the executable starts");
+    let text = |bytes| String::from_utf8(bytes).expect("it writes UTF-8");
+    Ended { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+}
+
+/// The executable with nothing from the environment of the tests that it would heed.
+fn waybill(arguments: &[String]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_waybill"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("WAYBILL_") {
+            command.env_remove(name);
+        }
+    }
+    command.env_remove("RUST_LOG").env("NO_COLOR", "1").args(arguments);
+    command
+}
+
+fn served_at(line: &str) -> Option<String> {
+    let (_, serving) = line.split_once("serving ")?;
+    let (_, address) = serving.split_once(" on http://")?;
+    Some(format!("http://{}", address.trim()))
+}
