@@ -91,6 +91,7 @@ fn show_order(server: &ServerOptions, order: &Value) -> anyhow::Result<()> {
     }
     let row = |name: &str, value: String| vec![name.to_owned(), value];
     let mut rows = vec![
+        row("id", text(order, "id")),
         row("number", text(order, "number")),
         row("status", text(order, "status")),
         row("customer", text(order, "customer_id")),
@@ -114,7 +115,7 @@ fn show_order(server: &ServerOptions, order: &Value) -> anyhow::Result<()> {
     for reason in order.get("reasons").and_then(Value::as_array).into_iter().flatten() {
         rows.push(row("reason", format!("{}: {}", text(reason, "code"), text(reason, "detail"))));
     }
-    show::table(&["order", &text(order, "id")], &rows);
+    show::table(&["order", ""], &rows);
     Ok(())
 }
 

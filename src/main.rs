@@ -17,6 +17,7 @@ mod serve;
 mod services;
 mod show;
 
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -57,15 +58,19 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
 fn log(quiet: bool) {
     let default = if quiet { "error" } else { "info,sqlx=warn" };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(colours)
+        .with_writer(std::io::stderr)
+        .init();
 }
 
 /// One sentence on standard error. What the user can mend before anything began is exit code 2.
 #[expect(clippy::print_stderr, reason = "the last words of the program")]
 fn complain(error: &anyhow::Error) -> ExitCode {
     eprintln!("waybill: {error:#}");
-    let bad_server =
-        matches!(error.downcast_ref::<ClientError>(), Some(ClientError::BadServer(_)));
+    let bad_server = matches!(error.downcast_ref::<ClientError>(), Some(ClientError::BadServer(_)));
     let setup = bad_server || error.is::<OpenError>() || error.is::<serve::CannotListen>();
     ExitCode::from(if setup { 2 } else { 1 })
 }

@@ -1,6 +1,7 @@
 //! From options to a running server, and down again.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use axum::Router;
 use tokio::net::TcpListener;
@@ -13,6 +14,9 @@ use waybill_web::Site;
 
 use crate::cli::{RunOptions, ServeOptions};
 use crate::services::{self, Name, Settings};
+
+/// How long balancers have to see that the server is not ready before it takes no more requests.
+const NOT_READY_BEFORE_CLOSED: Duration = Duration::from_secs(1);
 
 /// The address to listen on cannot be used.
 #[derive(Debug)]
@@ -48,11 +52,7 @@ pub(crate) async fn serve(options: ServeOptions) -> anyhow::Result<ExitCode> {
 }
 
 /// What the options set of each service.
-pub(crate) fn settings(
-    options: &RunOptions,
-    packing: std::time::Duration,
-    transit: std::time::Duration,
-) -> Settings {
+pub(crate) fn settings(options: &RunOptions, packing: Duration, transit: Duration) -> Settings {
     Settings {
         order: waybill_order::Settings { deadline: options.order_deadline },
         logistics: waybill_logistics::Settings { carrier: options.carrier, packing, transit },
@@ -91,9 +91,12 @@ impl Server {
         Ok(Self { runtime, stopping, serving, url })
     }
 
-    /// Not ready first; then requests end, queues are drained and outboxes relayed.
+    /// Not ready first, while requests still come in; then they end, queues are drained and
+    /// outboxes relayed.
     pub(crate) async fn stop(self) {
         info!("stopping");
+        self.runtime.health().bad("server", "stopping".to_owned());
+        tokio::time::sleep(NOT_READY_BEFORE_CLOSED).await;
         self.stopping.cancel();
         if let Err(error) = self.serving.await {
             tracing::error!(%error, "the server did not end as it should");

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use clap::ValueEnum;
+use serde_json::value::{RawValue, to_raw_value};
 use tokio_util::sync::CancellationToken;
 use waybill_audit::Audit;
 use waybill_contract::OrderEvent;
@@ -145,13 +146,13 @@ pub(crate) async fn rewind(
 }
 
 /// An order as it stands after these events of its own stream, as the order service shows it.
-fn order_as_of(events: &[StoredEvent]) -> Result<Option<serde_json::Value>, DecodeError> {
+fn order_as_of(events: &[StoredEvent]) -> Result<Option<Box<RawValue>>, DecodeError> {
     let mut orders = Table::<Order>::default();
     for StoredEvent { envelope, .. } in events {
         let event = OrderEvent::decode(&envelope.kind, envelope.schema, &envelope.data)?;
         orders.evolve(&Recorded { id: envelope.id, time: envelope.time, event: &event });
     }
-    let order = orders.present().first().map(|order| serde_json::to_value(OrderView::from(*order)));
+    let order = orders.present().first().map(|order| to_raw_value(&OrderView::from(*order)));
     let malformed = |cause| DecodeError::Malformed { kind: "order".to_owned(), cause };
     order.transpose().map_err(malformed)
 }

@@ -6,6 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde::Serialize;
+use serde_json::value::RawValue;
 use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -28,7 +29,7 @@ use crate::stream;
 ///
 /// Handed in by whoever puts the process together: services do not know each other.
 pub type OrderAsOf =
-    dyn Fn(&[StoredEvent]) -> Result<Option<serde_json::Value>, DecodeError> + Send + Sync;
+    dyn Fn(&[StoredEvent]) -> Result<Option<Box<RawValue>>, DecodeError> + Send + Sync;
 
 /// What the routes of audit have in their hands.
 #[derive(Clone)]
@@ -139,7 +140,7 @@ async fn get_order_state(
     State(audit): State<Audit>,
     Named(order_id): Named<OrderId>,
     Filtered(StateQuery(at)): Filtered<StateQuery>,
-) -> Result<Json<serde_json::Value>, Problem> {
+) -> Result<Json<Box<RawValue>>, Problem> {
     let last = match at {
         None => Position(i64::MAX - 1),
         Some(At::Position(position)) => position.min(Position(i64::MAX - 1)),

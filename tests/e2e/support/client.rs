@@ -152,7 +152,12 @@ impl Client {
     }
 
     /// Waits until a resource is as it should be, by asking the server to wait for its changes.
-    pub(crate) async fn until(&self, path: &str, what: &str, good: impl Fn(&Value) -> bool) -> Value {
+    pub(crate) async fn until(
+        &self,
+        path: &str,
+        what: &str,
+        good: impl Fn(&Value) -> bool,
+    ) -> Value {
         let waiting = async {
             let mut reply = self.get(path).await.expect(200);
             while !good(&reply.body) {

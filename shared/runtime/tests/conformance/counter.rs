@@ -14,7 +14,7 @@ use waybill_runtime::{
 
 /// Names a counter; the id of an "order" for the runtime, so that it is a lane of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct CounterId(pub Uuid);
+pub(crate) struct CounterId(pub(crate) Uuid);
 
 impl fmt::Display for CounterId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -33,18 +33,18 @@ text_columns!(CounterId);
 
 /// A counter was raised.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Raised {
-    pub counter: CounterId,
-    pub by: i64,
+pub(crate) struct Raised {
+    pub(crate) counter: CounterId,
+    pub(crate) by: i64,
     /// When it rings, if it is to ring.
-    pub rings_at: Option<Timestamp>,
+    pub(crate) rings_at: Option<Timestamp>,
     /// The events it leads the other service to, for tests of failures over there.
-    pub note: String,
+    pub(crate) note: String,
 }
 
 /// What counters say.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum CounterEvent {
+pub(crate) enum CounterEvent {
     Raised(Raised),
     Rang(CounterId),
 }
@@ -73,6 +73,9 @@ impl Event for CounterEvent {
     }
     fn encode(&self) -> Result<String, serde_json::Error> {
         match self {
+            Self::Raised(raised) if raised.note == "no JSON form" => {
+                Err(serde::ser::Error::custom("this event has no JSON form"))
+            }
             Self::Raised(raised) => serde_json::to_string(raised),
             Self::Rang(counter) => serde_json::to_string(counter),
         }
@@ -91,7 +94,7 @@ impl Event for CounterEvent {
 
 row! {
     /// A counter.
-    pub struct Counter in counters for CounterEvent {
+    pub(crate) struct Counter in counters for CounterEvent {
         /// Its name.
         id: text CounterId,
         /// What it counted to; the table refuses 13.
@@ -129,7 +132,7 @@ impl Evolve for Counter {
 
 tables! {
     /// The counters of one service.
-    pub struct Counters for CounterEvent {
+    pub(crate) struct Counters for CounterEvent {
         /// Every counter.
         counters: Counter,
     }
@@ -137,29 +140,32 @@ tables! {
 
 /// Raise a counter.
 #[derive(Clone, Debug)]
-pub struct Raise {
-    pub counter: CounterId,
-    pub by: i64,
-    pub rings_in: Option<Duration>,
-    pub note: String,
+pub(crate) struct Raise {
+    pub(crate) counter: CounterId,
+    pub(crate) by: i64,
+    pub(crate) rings_in: Option<Duration>,
+    pub(crate) note: String,
 }
+
+/// With what a process ends that a message ends.
+pub(crate) const ENDED: i32 = 86;
 
 /// The only refusal.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("counters only go up")]
-pub struct OnlyUp;
+pub(crate) struct OnlyUp;
 
 /// Whether the copying counter does what it is told to: tests mend it.
 #[derive(Clone, Debug, Default)]
-pub struct Settings {
+pub(crate) struct Settings {
     /// Notes on which hearing fails.
-    pub fails_on: std::sync::Arc<std::sync::Mutex<Vec<String>>>,
+    pub(crate) fails_on: std::sync::Arc<std::sync::Mutex<Vec<String>>>,
 }
 
 /// The counter that is raised by commands; hears nothing.
-pub struct Leader;
+pub(crate) struct Leader;
 /// The counter that copies what the leader says.
-pub struct Follower;
+pub(crate) struct Follower;
 
 const MIGRATION: Migration = Migration {
     version: 2001,
@@ -209,11 +215,29 @@ macro_rules! counter_service {
             ) -> Result<Vec<CounterEvent>, OnlyUp> {
                 match message {
                     Message::Command(raise) => raise.decide(context.now),
-                    Message::Due(counter) => Ok(vec![CounterEvent::Rang(*counter)]),
+                    Message::Due(counter) => {
+                        let failing = context.settings.fails_on.lock().expect("no panic holds it");
+                        let does = failing.iter().find_map(|note| note.strip_prefix("ring: "));
+                        match does {
+                            None => Ok(vec![CounterEvent::Rang(*counter)]),
+                            Some("nothing") => Ok(Vec::new()),
+                            Some("refused") => Err(OnlyUp),
+                            Some("end the process") => std::process::exit(ENDED),
+                            Some(other) => Ok(vec![CounterEvent::Raised(Raised {
+                                counter: *counter,
+                                by: other.parse().expect("what to raise it by"),
+                                rings_at: None,
+                                note: String::new(),
+                            })]),
+                        }
+                    }
                     Message::Heard(CounterEvent::Raised(raised)) => {
                         let failing = context.settings.fails_on.lock().expect("no panic holds it");
                         let fails = failing.contains(&raised.note);
                         drop(failing);
+                        if raised.note == "end the process" {
+                            std::process::exit(ENDED);
+                        }
                         assert!(!fails, "hearing {:?} was told to panic", raised.note);
                         let copied = Raised { rings_at: None, ..raised.clone() };
                         Ok(vec![CounterEvent::Raised(copied)])
@@ -224,16 +248,22 @@ macro_rules! counter_service {
 
             fn timers(event: &CounterEvent) -> Vec<TimerChange<CounterId>> {
                 match event {
-                    CounterEvent::Raised(Raised { counter, rings_at: Some(due_at), .. }) => {
-                        vec![TimerChange::Set {
-                            key: format!("ring-{counter}"),
-                            due_at: *due_at,
-                            timer: *counter,
-                        }]
+                    CounterEvent::Raised(Raised { counter, note, .. }) if note == "hush" => {
+                        vec![TimerChange::Clear { key: format!("ring-{counter}") }]
+                    }
+                    CounterEvent::Raised(Raised { counter, rings_at: Some(due_at), note, .. }) => {
+                        let set = |key| TimerChange::Set { key, due_at: *due_at, timer: *counter };
+                        let mut changes = vec![set(format!("ring-{counter}"))];
+                        if note == "twice" {
+                            changes.push(set(format!("ring-again-{counter}")));
+                        }
+                        changes
                     }
                     CounterEvent::Raised(_) => Vec::new(),
                     CounterEvent::Rang(counter) => {
-                        vec![TimerChange::Clear { key: format!("ring-{counter}") }]
+                        let clear = |key| TimerChange::Clear { key };
+                        let (once, again) = ("ring", "ring-again");
+                        [once, again].map(|key| clear(format!("{key}-{counter}"))).into()
                     }
                 }
             }
