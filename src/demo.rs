@@ -151,6 +151,10 @@ async fn play(client: &Client) -> anyhow::Result<()> {
     for order in playing {
         orders.push(order.await??);
     }
+    if !view.is_hidden() {
+        // The live view ends without a line break.
+        show::line("");
+    }
     let counted =
         |status: &str| orders.iter().filter(|order| text(order, "status") == status).count();
     let ends: Vec<String> = ENDS.iter().map(|end| format!("{} {end}", counted(end))).collect();

@@ -23,5 +23,7 @@ macro_rules! on_both {
     };
 }
 
+mod errors;
 mod journeys;
+mod raw;
 mod support;

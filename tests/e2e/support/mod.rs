@@ -5,17 +5,21 @@
 //! - [`Process`]: one running `waybill`, and every way to end it.
 //! - [`Stack`], [`Options`]: a store with a server on it, and further servers beside it.
 //! - [`Client`], [`Reply`]: JSON over HTTP. [`make`]: products, users and orders.
+//! - [`World`]: products and customers, and whether the books balance in the end.
 //! - [`until`]: waiting for a condition, with a bound.
 
 mod client;
 pub(crate) mod make;
+mod problem;
 mod process;
 mod stack;
 mod store;
 mod wait;
+mod world;
 
 pub(crate) use client::{Client, Reply};
 pub(crate) use process::{Process, run};
 pub(crate) use stack::{Options, Stack};
 pub(crate) use store::{Kind, Store};
 pub(crate) use wait::{PATIENCE, until};
+pub(crate) use world::{World, quiet};

@@ -79,6 +79,8 @@ impl Options {
 pub(crate) struct Stack {
     pub(crate) client: Client,
     pub(crate) process: Process,
+    /// Those that were killed or stopped before it.
+    past: Vec<Process>,
     pub(crate) options: Options,
     pub(crate) store: Store,
 }
@@ -103,7 +105,7 @@ impl Stack {
         let (process, url) = Process::serve(&options.arguments(&store)).await;
         let client = Client::new(url);
         client.ready().await;
-        Self { client, process, options, store }
+        Self { client, process, past: Vec::new(), options, store }
     }
 
     /// One more server on the same data, which must be Postgres for that; its client.
@@ -130,7 +132,7 @@ impl Stack {
     /// Clients and their clones ask the new one.
     pub(crate) async fn restart(&mut self) {
         let (process, url) = Process::serve(&self.options.arguments(&self.store)).await;
-        self.process = process;
+        self.past.push(std::mem::replace(&mut self.process, process));
         self.client.turn_to(url);
         self.client.ready().await;
     }

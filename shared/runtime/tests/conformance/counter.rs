@@ -46,6 +46,8 @@ pub(crate) struct Raised {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum CounterEvent {
     Raised(Raised),
+    /// The follower's word for the same.
+    Copied(Raised),
     Rang(CounterId),
 }
 
@@ -53,6 +55,7 @@ impl Event for CounterEvent {
     fn kind(&self) -> &'static str {
         match self {
             Self::Raised(_) => "counter.raised",
+            Self::Copied(_) => "counter.copied",
             Self::Rang(_) => "counter.rang",
         }
     }
@@ -61,13 +64,13 @@ impl Event for CounterEvent {
     }
     fn stream(&self) -> String {
         match self {
-            Self::Raised(raised) => format!("counter-{}", raised.counter),
+            Self::Raised(raised) | Self::Copied(raised) => format!("counter-{}", raised.counter),
             Self::Rang(counter) => format!("counter-{counter}"),
         }
     }
     fn order(&self) -> Option<Uuid> {
         match self {
-            Self::Raised(raised) => Some(raised.counter.0),
+            Self::Raised(raised) | Self::Copied(raised) => Some(raised.counter.0),
             Self::Rang(counter) => Some(counter.0),
         }
     }
@@ -76,7 +79,7 @@ impl Event for CounterEvent {
             Self::Raised(raised) if raised.note == "no JSON form" => {
                 Err(serde::ser::Error::custom("this event has no JSON form"))
             }
-            Self::Raised(raised) => serde_json::to_string(raised),
+            Self::Raised(raised) | Self::Copied(raised) => serde_json::to_string(raised),
             Self::Rang(counter) => serde_json::to_string(counter),
         }
     }
@@ -85,6 +88,9 @@ impl Event for CounterEvent {
         match (kind, schema) {
             ("counter.raised", 1) => {
                 serde_json::from_str(data).map(Self::Raised).map_err(malformed)
+            }
+            ("counter.copied", 1) => {
+                serde_json::from_str(data).map(Self::Copied).map_err(malformed)
             }
             ("counter.rang", 1) => serde_json::from_str(data).map(Self::Rang).map_err(malformed),
             _ => Err(DecodeError::Unknown { kind: kind.to_owned(), schema }),
@@ -108,7 +114,7 @@ row! {
 impl Evolve for Counter {
     fn changed_by(event: &CounterEvent) -> Vec<CounterId> {
         match event {
-            CounterEvent::Raised(raised) => vec![raised.counter],
+            CounterEvent::Raised(raised) | CounterEvent::Copied(raised) => vec![raised.counter],
             CounterEvent::Rang(counter) => vec![*counter],
         }
     }
@@ -120,7 +126,7 @@ impl Evolve for Counter {
         let new = || Self { id: *key, total: 0, rings: 0, version: Version(0) };
         let mut counter = row.unwrap_or_else(new);
         match recorded.event {
-            CounterEvent::Raised(raised) => {
+            CounterEvent::Raised(raised) | CounterEvent::Copied(raised) => {
                 counter.total += raised.by;
                 assert!(raised.note != "panic in evolve", "evolve was told to panic");
             }
@@ -199,7 +205,7 @@ macro_rules! counter_service {
             fn concerns(message: &Message<Self>, tables: &mut Counters) {
                 match message {
                     Message::Command(raise) => tables.counters.want(&raise.counter),
-                    Message::Heard(CounterEvent::Raised(raised)) => {
+                    Message::Heard(CounterEvent::Raised(raised) | CounterEvent::Copied(raised)) => {
                         tables.counters.want(&raised.counter);
                     }
                     Message::Heard(CounterEvent::Rang(counter)) | Message::Due(counter) => {
@@ -240,9 +246,11 @@ macro_rules! counter_service {
                         }
                         assert!(!fails, "hearing {:?} was told to panic", raised.note);
                         let copied = Raised { rings_at: None, ..raised.clone() };
-                        Ok(vec![CounterEvent::Raised(copied)])
+                        Ok(vec![CounterEvent::Copied(copied)])
                     }
-                    Message::Heard(CounterEvent::Rang(_)) => Ok(Vec::new()),
+                    Message::Heard(CounterEvent::Rang(_) | CounterEvent::Copied(_)) => {
+                        Ok(Vec::new())
+                    }
                 }
             }
 
@@ -251,7 +259,9 @@ macro_rules! counter_service {
                     CounterEvent::Raised(Raised { counter, note, .. }) if note == "hush" => {
                         vec![TimerChange::Clear { key: format!("ring-{counter}") }]
                     }
-                    CounterEvent::Raised(Raised { counter, rings_at: Some(due_at), note, .. }) => {
+                    CounterEvent::Raised(Raised {
+                        counter, rings_at: Some(due_at), note, ..
+                    }) => {
                         let set = |key| TimerChange::Set { key, due_at: *due_at, timer: *counter };
                         let mut changes = vec![set(format!("ring-{counter}"))];
                         if note == "twice" {
@@ -259,7 +269,7 @@ macro_rules! counter_service {
                         }
                         changes
                     }
-                    CounterEvent::Raised(_) => Vec::new(),
+                    CounterEvent::Raised(_) | CounterEvent::Copied(_) => Vec::new(),
                     CounterEvent::Rang(counter) => {
                         let clear = |key| TimerChange::Clear { key };
                         let (once, again) = ("ring", "ring-again");

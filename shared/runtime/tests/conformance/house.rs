@@ -1,16 +1,20 @@
 //! Fresh databases of either kind, and the two counters in them.
 
 use std::path::Path;
+use std::pin::pin;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
+use futures_util::future::join_all;
 use sqlx::any::AnyPoolOptions;
 use sqlx::{Any, AnyConnection, AnyPool, AssertSqlSafe, Connection as _, Transaction};
 use tempfile::TempDir;
 use waybill_runtime::fold::{self, EventStoreSnapshot, Finding};
 use waybill_runtime::{
-    Answer, Clock, DeadLetter, DeadLetterStatus, Envelope, EventId, OutboxEvent, Position, Version, EventStore, Ids, Location, ManualClock, Migrations, Outcome, Request, RequestKey,
-    Service, Step, Steps, Timestamp,
+    Answer, Clock, DeadLetter, DeadLetterStatus, Envelope, EventId, EventStore, Ids, Location,
+    ManualClock, Migrations, OutboxEvent, Outcome, Position, Request, RequestKey, Service, Step,
+    Steps, Timestamp, Version,
 };
 
 use crate::counter::{Counter, CounterEvent, CounterId, Follower, Leader, Raise, Settings};
@@ -71,7 +75,10 @@ impl House {
     }
 
     /// One more replica of a service.
-    pub(crate) async fn steps<S: Service<Settings = Settings>>(&self, settings: &Settings) -> Steps<S> {
+    pub(crate) async fn steps<S: Service<Settings = Settings>>(
+        &self,
+        settings: &Settings,
+    ) -> Steps<S> {
         let store = self.event_store().await;
         let (clock, ids) = (self.clock.clone(), self.ids.clone());
         Steps::open(&self.location, store, settings.clone(), clock, ids)
@@ -124,21 +131,6 @@ impl House {
         let done = sqlx::raw_sql(sql).execute(&pool).await;
         pool.close().await;
         done.map(|_| ())
-    }
-
-    /// A turn taken behind the runtime's back.
-    pub(crate) async fn turn(&self, pool: &AnyPool) -> Transaction<'static, Any> {
-        match self.kind {
-            Kind::Sqlite => pool.begin_with("begin immediate").await.expect("the turn"),
-            Kind::Postgres => {
-                let mut turn = pool.begin().await.expect("a transaction");
-                sqlx::query("select owner from turn for update")
-                    .execute(&mut *turn)
-                    .await
-                    .expect("the turn");
-                turn
-            }
-        }
     }
 
     /// What the proof finds first, in the event store or in either service.
@@ -216,7 +208,10 @@ pub(crate) fn noted(counter: CounterId, note: &str) -> Raise {
     Raise { note: note.to_owned(), ..raise(counter, 1) }
 }
 
-pub(crate) fn request<S: Service<Command = Raise>>(command: Raise, key: Option<&str>) -> Request<S> {
+pub(crate) fn request<S: Service<Command = Raise>>(
+    command: Raise,
+    key: Option<&str>,
+) -> Request<S> {
     Request {
         key: key.map(|key| RequestKey {
             key: key.to_owned(),
@@ -235,27 +230,15 @@ pub(crate) async fn batch<S: Service<Command = Raise>>(
     steps: &mut Steps<S>,
     requests: Vec<Request<S>>,
 ) -> Vec<Outcome<S>> {
-    let waiting: Vec<_> = requests
-        .into_iter()
-        .map(|request| {
-            let handle = steps.handle.clone();
-            tokio::spawn(async move { handle.submit(request).await })
-        })
-        .collect();
-    let count = waiting.len();
-    let mut done = 0;
-    while done < count {
-        match steps.step_commands(count).await {
-            Ok(Step::Did(some)) => done += some,
-            Ok(Step::Idle) => tokio::task::yield_now().await,
-            Err(_) => done = count,
-        }
+    let (handle, count) = (steps.handle.clone(), requests.len());
+    let mut asking = pin!(join_all(requests.into_iter().map(|request| handle.submit(request))));
+    // Asking once puts all of them into the queue.
+    if let Some(outcomes) = asking.as_mut().now_or_never() {
+        return outcomes;
     }
-    let mut outcomes = Vec::with_capacity(count);
-    for one in waiting {
-        outcomes.push(one.await.expect("the caller is not cancelled"));
-    }
-    outcomes
+    // Trouble is told to those who asked as well.
+    let _ = steps.step_commands(count).await;
+    asking.await
 }
 
 /// Relays until there is nothing left.
@@ -336,4 +319,17 @@ pub(crate) fn outbox_event(source: &str, position: i64, data: &str) -> OutboxEve
         data: data.to_owned(),
     };
     OutboxEvent { position: Position(position), envelope }
+}
+
+/// A turn taken behind the runtime's back.
+pub(crate) async fn take_turn(kind: Kind, pool: &AnyPool) -> Transaction<'static, Any> {
+    match kind {
+        Kind::Sqlite => pool.begin_with("begin immediate").await.expect("the turn"),
+        Kind::Postgres => {
+            let mut turn = pool.begin().await.expect("a transaction");
+            let lock = sqlx::query("select owner from turn for update");
+            lock.execute(&mut *turn).await.expect("the turn");
+            turn
+        }
+    }
 }
