@@ -24,6 +24,11 @@ macro_rules! on_both {
 }
 
 mod errors;
+mod idempotency;
+mod faults;
 mod journeys;
+mod load;
 mod raw;
+mod reading;
+mod scarce;
 mod support;

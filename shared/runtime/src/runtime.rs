@@ -282,10 +282,12 @@ impl<S: Service> Writing<S> {
     ) -> Result<Step, StoreError> {
         let mut round = Round { idle: true, trouble: None };
         let waiting = jobs.take(writer.unit_size(true));
-        if !waiting.is_empty() {
+        // Where commands came just now, the next ones will not be long.
+        let commands_wait = !waiting.is_empty();
+        if commands_wait {
             round.heed(writer.step_commands(waiting).await)?;
         }
-        let size = writer.unit_size(!jobs.is_empty());
+        let size = writer.unit_size(commands_wait || !jobs.is_empty());
         if look || writer.next_due().is_some_and(|due| due <= self.core.clock.now()) {
             round.heed(writer.step_timers(size).await)?;
         }

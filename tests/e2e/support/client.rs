@@ -170,10 +170,10 @@ impl Client {
             }
             reply.body
         };
-        match tokio::time::timeout(PATIENCE, waiting).await {
-            Ok(body) => body,
-            Err(_) => panic!("not in time: {path} {what}; it is {}", self.get(path).await.text),
+        if let Ok(body) = tokio::time::timeout(PATIENCE, waiting).await {
+            return body;
         }
+        panic!("not in time: {path} {what}; it is {}", self.get(path).await.text)
     }
 
     /// Waits until an order has this status.

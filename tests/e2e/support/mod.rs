@@ -20,6 +20,6 @@ mod world;
 pub(crate) use client::{Client, Reply};
 pub(crate) use process::{Process, run};
 pub(crate) use stack::{Options, Stack};
-pub(crate) use store::{Kind, Store};
+pub(crate) use store::{Kind, Store, on_test_server};
 pub(crate) use wait::{PATIENCE, until};
-pub(crate) use world::{World, quiet};
+pub(crate) use world::World;

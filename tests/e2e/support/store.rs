@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use sqlx::{AnyPool, AssertSqlSafe};
+use sqlx::{AnyConnection, AssertSqlSafe, Connection as _};
 use tempfile::TempDir;
 
 /// The two databases that every case runs on.
@@ -66,16 +66,19 @@ impl Store {
 
     /// Runs SQL on an owner's tables, behind the back of the servers.
     pub(crate) async fn execute(&self, owner: &str, sql: &str) {
-        let pool = AnyPool::connect(&self.url(owner)).await.expect("the tables are there");
-        let mut connection = pool.acquire().await.expect("the tables are there");
+        self.try_execute(owner, sql).await.expect("the statement runs");
+    }
+
+    /// The same where the database may refuse.
+    pub(crate) async fn try_execute(&self, owner: &str, sql: &str) -> Result<(), sqlx::Error> {
+        let mut connection = AnyConnection::connect(&self.url(owner)).await?;
         if let Self::Database { .. } = self {
             let path = AssertSqlSafe(format!("set search_path = \"{owner}\""));
-            sqlx::raw_sql(path).execute(&mut *connection).await.expect("the schema is there");
+            sqlx::raw_sql(path).execute(&mut connection).await?;
         }
-        let sql = AssertSqlSafe(sql.to_owned());
-        sqlx::raw_sql(sql).execute(&mut *connection).await.expect("the statement runs");
-        drop(connection);
-        pool.close().await;
+        let done = sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut connection).await;
+        connection.close().await?;
+        done.map(drop)
     }
 
     fn url(&self, owner: &str) -> String {
@@ -104,10 +107,11 @@ impl Drop for Store {
 
 /// Runs SQL on the test server's own database.
 pub(crate) async fn on_test_server(sql: &str) {
-    let pool = AnyPool::connect(&test_server()).await.expect("the test server answers");
+    let connection = AnyConnection::connect(&test_server()).await;
+    let mut connection = connection.expect("the test server answers");
     let sql = AssertSqlSafe(sql.to_owned());
-    sqlx::raw_sql(sql).execute(&pool).await.expect("the statement runs");
-    pool.close().await;
+    sqlx::raw_sql(sql).execute(&mut connection).await.expect("the statement runs");
+    connection.close().await.expect("the connection ends");
 }
 
 fn text(path: &Path) -> String {

@@ -19,8 +19,6 @@ pub(crate) async fn until<T>(
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    match tokio::time::timeout(within, asking).await {
-        Ok(answer) => answer,
-        Err(_) => panic!("not within {within:?}: {what}"),
-    }
+    let answer = tokio::time::timeout(within, asking).await;
+    answer.unwrap_or_else(|_| panic!("not within {within:?}: {what}"))
 }

@@ -98,7 +98,7 @@ async fn ended(shop: &Client) -> BTreeMap<String, Value> {
 
 /// Waits until these services have told everything and heard everything. What timers will bring is
 /// not seen by this.
-pub(crate) async fn quiet(services: &[(&Client, &str)]) {
+async fn quiet(services: &[(&Client, &str)]) {
     let mut before = Vec::new();
     until("the services have told and heard everything", PATIENCE, async || {
         let mut now = Vec::new();

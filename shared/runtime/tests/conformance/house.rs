@@ -94,6 +94,24 @@ impl House {
         self.steps(&Settings::default()).await
     }
 
+    /// A follower that fails on these notes until they are taken off its list.
+    pub(crate) async fn follower_failing_on(&self, notes: &[&str]) -> (Steps<Follower>, Settings) {
+        let settings = Settings::default();
+        let notes = notes.iter().map(ToString::to_string);
+        settings.fails_on.lock().expect("no panic holds it").extend(notes);
+        (self.steps(&settings).await, settings)
+    }
+
+    /// How much the follower has: events, rows, dead letters, timers.
+    pub(crate) async fn counts_of_follower(&self) -> [i64; 4] {
+        [
+            self.count("follower", "select count(*) from outbox").await,
+            self.count("follower", "select count(*) from counters").await,
+            self.count("follower", "select count(*) from dead_letters").await,
+            self.count("follower", "select count(*) from timers").await,
+        ]
+    }
+
     /// An owner's tables, to look at behind the runtime's back.
     pub(crate) async fn pool(&self, owner: &str) -> AnyPool {
         let url = match &self.location {

@@ -18,8 +18,10 @@ macro_rules! on_both {
     };
 }
 
+mod consumer;
 mod counter;
 mod house;
 mod log;
+mod poison;
 mod processes;
 mod units;

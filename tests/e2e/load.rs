@@ -1,0 +1,150 @@
+//! Clients that place orders, each under a key, and repeat a request until it is answered.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::Method;
+use serde_json::Value;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::support::{Client, PATIENCE, World, make};
+
+/// How long a client pauses before it repeats a request.
+const PAUSE: Duration = Duration::from_millis(30);
+/// How long a request that was repeated all the time may stay without an answer.
+const BOUND: Duration = Duration::from_mins(1);
+
+/// A running load.
+pub(crate) struct Load {
+    clients: JoinSet<Vec<Answered>>,
+    answered: watch::Receiver<usize>,
+    /// Answers "not now", all of which said when to come back.
+    refused: watch::Receiver<usize>,
+}
+
+/// An order that was answered with 201.
+#[derive(Clone, Debug)]
+pub(crate) struct Answered {
+    pub(crate) key: String,
+    pub(crate) request: Value,
+    pub(crate) order: Value,
+}
+
+/// What the clients share.
+#[derive(Clone)]
+struct Counts {
+    answered: Arc<watch::Sender<usize>>,
+    refused: Arc<watch::Sender<usize>>,
+}
+
+impl Load {
+    /// This many clients, each of which places this many orders of one piece, one after the other.
+    pub(crate) fn start(client: &Client, world: &World, clients: usize, each: usize) -> Self {
+        let (answered, refused) = (watch::Sender::new(0), watch::Sender::new(0));
+        let receivers = (answered.subscribe(), refused.subscribe());
+        let counts = Counts { answered: Arc::new(answered), refused: Arc::new(refused) };
+        let mut running = JoinSet::new();
+        for number in 0..clients {
+            let (client, counts) = (client.clone(), counts.clone());
+            let requests: Vec<(String, Value)> =
+                (0..each).map(|n| request(world, number, n)).collect();
+            running.spawn(async move {
+                let mut done = Vec::new();
+                for (key, request) in requests {
+                    let placing = place(&client, &key, &request, &counts);
+                    let order = tokio::time::timeout(BOUND, placing).await;
+                    let order = order.unwrap_or_else(|_| panic!("{key} was never answered"));
+                    counts.answered.send_modify(|count| *count += 1);
+                    done.push(Answered { key, request, order });
+                }
+                done
+            });
+        }
+        Self { clients: running, answered: receivers.0, refused: receivers.1 }
+    }
+
+    /// Waits until this many orders are answered.
+    pub(crate) async fn answered(&mut self, count: usize) {
+        reached(&mut self.answered, count).await;
+    }
+
+    /// Waits until this many requests were told to come back later.
+    pub(crate) async fn refused(&mut self, count: usize) {
+        reached(&mut self.refused, count).await;
+    }
+
+    /// How many requests were told to come back later so far.
+    pub(crate) fn refusals(&self) -> usize {
+        *self.refused.borrow()
+    }
+
+    /// How many are answered so far.
+    pub(crate) fn answers(&self) -> usize {
+        *self.answered.borrow()
+    }
+
+    /// Waits until all orders are answered.
+    pub(crate) async fn finish(self) -> Vec<Answered> {
+        self.clients.join_all().await.into_iter().flatten().collect()
+    }
+}
+
+async fn reached(count: &mut watch::Receiver<usize>, least: usize) {
+    let waiting = count.wait_for(|count| *count >= least);
+    let reached = tokio::time::timeout(PATIENCE, waiting).await;
+    reached.expect("the load goes on").expect("clients are running");
+}
+
+/// The key, and the order with the key in it, so that an order tells which request it is of.
+fn request(world: &World, client: usize, number: usize) -> (String, Value) {
+    let (customer, _) = &world.customers[client % world.customers.len()];
+    let (sku, ..) = &world.products[(client + number) % world.products.len()];
+    let key = format!("load-{client}-{number}");
+    let mut order = make::order(customer, &[(sku, 1)]);
+    order["ship_to"]["line2"] = Value::from(key.clone());
+    (key, order)
+}
+
+/// Repeats a request until it is answered with 201.
+async fn place(client: &Client, key: &str, request: &Value, counts: &Counts) -> Value {
+    loop {
+        let ask = client.ask(Method::POST, "/v1/orders").key(key).json(request);
+        match ask.try_send().await {
+            Ok(reply) if reply.status == 201 => return reply.body,
+            Ok(reply) if reply.status == 503 => {
+                assert_ne!(reply.header("retry-after"), "", "{reply:?}");
+                counts.refused.send_modify(|count| *count += 1);
+            }
+            Ok(reply) => panic!("{key} was answered {} {}", reply.status, reply.text),
+            // The server is gone, or went away before it answered.
+            Err(_) => {}
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// Every answered order is there once and is the one that was answered; repeating its request gives
+/// the first answer again; and nothing else is there but orders of these keys, each once.
+pub(crate) async fn each_exists_once(
+    client: &Client,
+    answered: &[Answered],
+    orders: &BTreeMap<String, Value>,
+) {
+    let mut by_key: BTreeMap<&str, &Value> = BTreeMap::new();
+    for order in orders.values() {
+        let key = order["ship_to"]["line2"].as_str().expect("the key");
+        let twice = by_key.insert(key, order);
+        assert!(twice.is_none(), "{key} was placed twice: {twice:?} and {order:?}");
+    }
+    for Answered { key, request, order } in answered {
+        let found = by_key.get(key.as_str()).unwrap_or_else(|| panic!("{key} is lost: {order}"));
+        for part in ["id", "number", "customer_id", "lines", "total", "placed_at"] {
+            assert_eq!(found[part], order[part], "{part} of {key}");
+        }
+        let ask = client.ask(Method::POST, "/v1/orders").key(key).json(request);
+        let again = ask.send().await.expect(201);
+        assert_eq!(again.body, *order, "the answer under {key}");
+    }
+}
