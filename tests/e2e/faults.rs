@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 use waybill_runtime::Ids;
@@ -171,6 +172,21 @@ async fn two_processes_that_share_the_services_complete_orders() {
     assert!((30..=40).contains(&completed), "{completed} orders were completed");
     stop(process).await;
     stack.ends_well().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn processes_that_start_together_on_an_empty_database_make_its_tables_once() {
+    let store = Store::new(Kind::Postgres).await;
+    let services = [&["order", "audit"][..], &["inventory"], &["logistics"], &["user"], &[]];
+    let each = services.map(|services| Options::default().services(services).arguments(&store));
+    let started = join_all(each.iter().map(|arguments| Process::serve(arguments))).await;
+    for (_, url) in &started {
+        Client::new(url.clone()).ready().await;
+    }
+    let verify = [vec!["verify".to_owned()], store.arguments()].concat();
+    let verified = run(&verify).await;
+    assert_eq!(verified.code, Some(0), "{verified:?}");
+    join_all(started.into_iter().map(|(process, _)| stop(process))).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

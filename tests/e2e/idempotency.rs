@@ -35,7 +35,7 @@ async fn fifty_repeats_at_once_place_one_order_and_are_answered_alike(kind: Kind
         .map(|_| {
             let (client, order) = (stack.client.clone(), order.clone());
             tokio::spawn(async move {
-                repeat(&client, Method::POST, "/v1/orders", "first order", &order).await
+                repeat(&client, Method::POST, "/v1/orders", "first-order", &order).await
             })
         })
         .collect();

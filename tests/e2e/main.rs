@@ -23,6 +23,8 @@ macro_rules! on_both {
     };
 }
 
+mod audit;
+mod document;
 mod errors;
 mod idempotency;
 mod faults;
@@ -31,4 +33,5 @@ mod load;
 mod raw;
 mod reading;
 mod scarce;
+mod stream;
 mod support;

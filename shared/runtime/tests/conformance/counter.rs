@@ -229,12 +229,18 @@ macro_rules! counter_service {
                             Some("nothing") => Ok(Vec::new()),
                             Some("refused") => Err(OnlyUp),
                             Some("end the process") => std::process::exit(ENDED),
-                            Some(other) => Ok(vec![CounterEvent::Raised(Raised {
-                                counter: *counter,
-                                by: other.parse().expect("what to raise it by"),
-                                rings_at: None,
-                                note: String::new(),
-                            })]),
+                            Some(raise) => {
+                                let (by, rings) = raise.split_once(" and ").unwrap_or((raise, ""));
+                                let raised = CounterEvent::Raised(Raised {
+                                    counter: *counter,
+                                    by: by.parse().expect("what to raise it by"),
+                                    rings_at: None,
+                                    note: String::new(),
+                                });
+                                let rang =
+                                    (!rings.is_empty()).then_some(CounterEvent::Rang(*counter));
+                                Ok([raised].into_iter().chain(rang).collect())
+                            }
                         }
                     }
                     Message::Heard(CounterEvent::Raised(raised)) => {

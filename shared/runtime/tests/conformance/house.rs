@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::pin::pin;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -34,6 +35,7 @@ pub(crate) struct House {
     pub(crate) hand: ManualClock,
     pub(crate) ids: Ids,
     folder: TempDir,
+    stores: Mutex<Vec<EventStore>>,
 }
 
 /// Where Postgres is. Tests never skip it silently.
@@ -52,7 +54,7 @@ impl House {
             Kind::Postgres => Location::Postgres(fresh_database().await),
         };
         let (clock, hand) = Clock::manual(Timestamp(1_800_000_000_000_000));
-        Self { kind, location, clock, hand, ids: Ids::system(), folder }
+        Self { kind, location, clock, hand, ids: Ids::system(), folder, stores: Mutex::default() }
     }
 
     /// The folder of the SQLite files.
@@ -69,9 +71,20 @@ impl House {
     }
 
     pub(crate) async fn event_store(&self) -> EventStore {
-        EventStore::open(&self.location, self.clock.clone(), &self.ids, Migrations::Apply)
-            .await
-            .expect("the event store opens")
+        let store =
+            EventStore::open(&self.location, self.clock.clone(), &self.ids, Migrations::Apply)
+                .await
+                .expect("the event store opens");
+        self.stores.lock().expect("no panic holds it").push(store.clone());
+        store
+    }
+
+    /// Ends every connection to the event store, as the end of a process does.
+    pub(crate) async fn close_event_stores(&self) {
+        let stores = std::mem::take(&mut *self.stores.lock().expect("no panic holds it"));
+        for store in stores {
+            store.close().await;
+        }
     }
 
     /// One more replica of a service.
@@ -136,17 +149,13 @@ impl House {
         texts
     }
 
-    pub(crate) async fn execute(&self, owner: &str, sql: &'static str) {
+    pub(crate) async fn execute(&self, owner: &str, sql: &str) {
         self.try_to_execute(owner, sql).await.expect("the statement runs");
     }
 
-    pub(crate) async fn try_to_execute(
-        &self,
-        owner: &str,
-        sql: &'static str,
-    ) -> Result<(), sqlx::Error> {
+    pub(crate) async fn try_to_execute(&self, owner: &str, sql: &str) -> Result<(), sqlx::Error> {
         let pool = self.pool(owner).await;
-        let done = sqlx::raw_sql(sql).execute(&pool).await;
+        let done = sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&pool).await;
         pool.close().await;
         done.map(|_| ())
     }

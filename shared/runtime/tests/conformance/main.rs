@@ -1,20 +1,22 @@
 //! What the runtime and the event store promise, case by case, on SQLite and on Postgres.
 
-/// Runs cases on both databases, each in a house of its own.
+/// Runs cases on one of the databases, each in a house of its own.
+macro_rules! on {
+    ($kind:ident, $module:ident: $($case:ident),+ $(,)?) => {
+        mod $module {
+            $( #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $case() {
+                super::$case(crate::house::House::new(crate::house::Kind::$kind).await).await;
+            } )+
+        }
+    };
+}
+
+/// Runs cases on both databases.
 macro_rules! on_both {
     ($($case:ident),+ $(,)?) => {
-        mod sqlite {
-            $( #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $case() {
-                super::$case(crate::house::House::new(crate::house::Kind::Sqlite).await).await;
-            } )+
-        }
-        mod postgres {
-            $( #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $case() {
-                super::$case(crate::house::House::new(crate::house::Kind::Postgres).await).await;
-            } )+
-        }
+        on!(Sqlite, sqlite: $($case),+);
+        on!(Postgres, postgres: $($case),+);
     };
 }
 
@@ -24,4 +26,8 @@ mod house;
 mod log;
 mod poison;
 mod processes;
+mod proof;
+mod restore;
+
+mod timers;
 mod units;
