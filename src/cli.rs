@@ -3,8 +3,10 @@
 #![expect(clippy::doc_markdown, reason = "these comments are the help that people read")]
 
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use waybill_contract::logistics::CarrierMode;
 use waybill_contract::{OrderId, Quantity, Sku, Text, UserId};
@@ -203,7 +205,7 @@ pub(crate) enum OrderCommand {
         #[arg(long)]
         customer: Option<UserId>,
         /// Only of this status.
-        #[arg(long)]
+        #[arg(long, value_parser = one_of::<Status>(Status::ALL.iter().map(|it| it.as_str())))]
         status: Option<Status>,
         /// How many at most.
         #[arg(long, default_value_t = 20)]
@@ -294,7 +296,9 @@ pub(crate) enum DeadLetterCommand {
         /// Of which service; of all if left out.
         service: Option<Writes>,
         /// Only of this status.
-        #[arg(long)]
+        #[arg(long, value_parser = one_of::<DeadLetterStatus>(
+            DeadLetterStatus::ALL.iter().map(|it| it.as_str()),
+        ))]
         status: Option<DeadLetterStatus>,
     },
     /// Try a parked message and what waits behind it again.
@@ -327,6 +331,14 @@ impl Writes {
 fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text)
         .map_err(|error| format!("{error}; write it as 500ms, 30s or 15m"))
+}
+
+/// A value with a text of its own, which the help lists.
+fn one_of<T>(texts: impl Iterator<Item = &'static str>) -> impl TypedValueParser<Value = T>
+where
+    T: FromStr<Err = String> + Clone + Send + Sync + 'static,
+{
+    PossibleValuesParser::new(texts).try_map(|text| text.parse::<T>())
 }
 
 fn carrier(text: &str) -> Result<CarrierMode, String> {

@@ -58,7 +58,8 @@ const SERVICES: [(&str, &str); 4] = [
 fn routes() -> BTreeSet<String> {
     let lines = |text: &'static str| text.lines().map(str::trim).filter(|line| !line.is_empty());
     let of_operators = SERVICES.iter().flat_map(|(service, _)| {
-        lines(OPERATORS_ROUTES).map(move |line| line.replacen(' ', &format!(" /v1/ops/{service}/"), 1))
+        lines(OPERATORS_ROUTES)
+            .map(move |line| line.replacen(' ', &format!(" /v1/ops/{service}/"), 1))
     });
     lines(ROUTES).map(str::to_owned).chain(of_operators).collect()
 }
@@ -99,7 +100,10 @@ async fn the_document_has_every_route_and_no_other() {
     let found: BTreeSet<String> = operations(&document).into_iter().map(|(name, _)| name).collect();
     assert_eq!(found, routes());
     for (name, told) in operations(&document) {
-        assert!(!told["summary"].as_str().unwrap_or_default().is_empty(), "{name} says what it does");
+        assert!(
+            !told["summary"].as_str().unwrap_or_default().is_empty(),
+            "{name} says what it does"
+        );
         assert!(!told["tags"].as_array().unwrap().is_empty(), "{name} has its place");
         let answers = told["responses"].as_object().unwrap();
         assert!(answers.keys().any(|status| status.starts_with('2')), "{name} has a good end");
@@ -111,9 +115,8 @@ async fn the_document_has_every_route_and_no_other() {
             assert!(parameters.iter().any(described), "{name} describes {parameter}");
         }
         let has_body = told["requestBody"].is_object();
-        let wants_one = name.starts_with("PATCH") || name.starts_with("POST /v1/") && {
-            !name.contains("/dead-letters/")
-        };
+        let wants_one = name.starts_with("PATCH")
+            || name.starts_with("POST /v1/") && { !name.contains("/dead-letters/") };
         assert_eq!(has_body, wants_one, "{name}");
     }
     for reference in references(&document) {

@@ -356,9 +356,8 @@ async fn what_the_state_of_things_makes_invalid_is_422(kind: Kind) {
         (stack.get(path).await.expect(200).items().len() == 3).then_some(())
     })
     .await;
-    let place = async |lines: &[(&str, i64)]| {
-        stack.post("/v1/orders", &make::order(user, lines)).await
-    };
+    let place =
+        async |lines: &[(&str, i64)]| stack.post("/v1/orders", &make::order(user, lines)).await;
     place(&[("TEA", 1), ("NONE", 1)]).await.invalid(&["/lines/1/sku"]);
     place(&[("TEA", 1), ("FOREIGN", 1)]).await.invalid(&["/lines/1/sku"]);
     place(&[("DEAR", 2)]).await.invalid(&["/lines/0/sku"]);
@@ -628,7 +627,7 @@ async fn a_key_is_1_to_255_visible_ascii_characters() {
 async fn headers_that_are_too_many_or_too_large_are_431_and_an_address_that_is_too_long_414() {
     let house = House::new(Kind::Sqlite).await;
     let large = format!("x-large: {}\r\n", "y".repeat(17_000));
-    let many: String = (0..70).map(|n| format!("x-{n}: y\r\n")).collect();
+    let many = (0..70).map(|n| format!("x-{n}: y\r\n")).collect::<Vec<_>>().concat();
     for headers in [large, many] {
         let request = format!("GET /v1/users HTTP/1.1\r\nhost: waybill\r\n{headers}\r\n");
         let answer = raw::ask(&house.stack, &request).await;

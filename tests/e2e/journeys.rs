@@ -359,6 +359,10 @@ async fn a_cancel_in_a_race_with_dispatch_ends_in_all_or_nothing(kind: Kind) {
     let answers = racing.join_all().await;
     let orders = world.balances(&stack).await;
     assert_eq!(orders.len(), 60);
+    let parcels = stack.all("/v1/shipments").await;
+    let text = |parcel: &Value, part: &str| parcel[part].as_str().expect("a text").to_owned();
+    let parcels: BTreeMap<String, String> =
+        parcels.iter().map(|parcel| (text(parcel, "order_id"), text(parcel, "status"))).collect();
     let mut ends: BTreeMap<(u16, &str), usize> = BTreeMap::new();
     for (id, answer) in &answers {
         let end = orders[id]["status"].as_str().expect("a status");
@@ -366,6 +370,7 @@ async fn a_cancel_in_a_race_with_dispatch_ends_in_all_or_nothing(kind: Kind) {
         let possible =
             matches!((answer, end), (200, "cancelled" | "completed") | (409, "completed"));
         assert!(possible, "a cancel that was answered {answer} ended {end}");
+        assert_eq!(parcels[id], if end == "completed" { "delivered" } else { "cancelled" });
         let told = stack.told(orders[id]["customer_id"].as_str().expect("an id"), id).await;
         let good: &[&[&str]] = match end {
             "cancelled" => &[&["confirmed", "cancelled"]],

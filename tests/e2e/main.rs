@@ -24,6 +24,7 @@ macro_rules! on_both {
 }
 
 mod audit;
+mod commands;
 mod document;
 mod errors;
 mod idempotency;

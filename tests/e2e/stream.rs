@@ -1,11 +1,11 @@
 //! Events as they come in, over server-sent events.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::support::{Client, Kind, Options, PATIENCE, Stack, make};
+use crate::support::{Client, Kind, Options, PATIENCE, Stack, Stopwatch, make};
 
 on_both!(
     a_stream_tells_everything_from_the_beginning_and_then_what_comes,
@@ -20,7 +20,7 @@ const PROMPTLY: Duration = Duration::from_secs(5);
 /// A stream of events that is being read.
 struct Events {
     response: reqwest::Response,
-    received: String,
+    received: Vec<u8>,
 }
 
 impl Events {
@@ -32,22 +32,22 @@ impl Events {
         let response = ask.open().await;
         assert_eq!(response.status(), 200);
         assert_eq!(response.headers()["content-type"], "text/event-stream");
-        Self { response, received: String::new() }
+        Self { response, received: Vec::new() }
     }
 
     /// The next event: its id and what it carries. Nothing at the end of the stream.
     async fn next(&mut self) -> Option<(i64, Value)> {
         loop {
-            while let Some((block, rest)) = self.received.split_once("\n\n") {
-                let event = read(block);
-                self.received = rest.to_owned();
+            while let Some(end) = self.received.windows(2).position(|pair| pair == b"\n\n") {
+                let block: Vec<u8> = self.received.drain(..end + 2).collect();
+                let event = read(std::str::from_utf8(&block).unwrap());
                 if event.is_some() {
                     return event;
                 }
             }
             let chunk = tokio::time::timeout(PATIENCE, self.response.chunk()).await;
             let chunk = chunk.expect("an event or the end comes").expect("it is not broken off")?;
-            self.received.push_str(std::str::from_utf8(&chunk).unwrap());
+            self.received.extend_from_slice(&chunk);
         }
     }
 
@@ -75,7 +75,7 @@ impl Events {
 /// An event of the stream; nothing if it only says that the stream is still there.
 fn read(block: &str) -> Option<(i64, Value)> {
     let (mut id, mut data) = (None, None);
-    for line in block.lines() {
+    for line in block.lines().filter(|line| !line.is_empty()) {
         match line.split_once(": ") {
             Some(("id", text)) => id = Some(text.parse().unwrap()),
             Some(("data", text)) => data = Some(serde_json::from_str(text).unwrap()),
@@ -101,7 +101,7 @@ async fn a_stream_tells_everything_from_the_beginning_and_then_what_comes(kind: 
     assert_eq!(events.take(known.len()).await, known);
 
     for name in ["Assam", "Darjeeling"] {
-        let began = Instant::now();
+        let began = Stopwatch::start();
         stack.patch("/v1/products/TEA", &json!({ "name": name })).await.expect(200);
         let fresh = events.take(2).await;
         assert!(began.elapsed() < PROMPTLY, "{:?}", began.elapsed());
@@ -223,7 +223,7 @@ async fn events_that_another_process_appends_arrive() {
     let (mut process, beside) = stack.beside(&audit).await;
     let mut events = Events::open(&beside, "", None).await;
     for name in ["Ada", "Bob", "Cyd"] {
-        let began = Instant::now();
+        let began = Stopwatch::start();
         stack.post("/v1/users", &make::user(name)).await.expect(201);
         let told = events.take(1).await;
         assert_eq!(told[0]["event"]["data"]["name"], name);
@@ -241,7 +241,7 @@ async fn a_stream_ends_when_its_server_stops() {
     stack.user(0).await;
     let mut events = Events::open(&stack, "", None).await;
     events.take(1).await;
-    let began = Instant::now();
+    let began = Stopwatch::start();
     stack.stop().await;
     assert_eq!(events.next().await, None);
     assert!(began.elapsed() < PROMPTLY, "{:?}", began.elapsed());

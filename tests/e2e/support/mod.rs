@@ -13,13 +13,15 @@ pub(crate) mod make;
 mod problem;
 mod process;
 mod stack;
+mod stopwatch;
 mod store;
 mod wait;
 mod world;
 
 pub(crate) use client::{Client, Reply};
-pub(crate) use process::{Process, run};
+pub(crate) use process::{Ended, Process, executable, run};
 pub(crate) use stack::{Options, Stack};
+pub(crate) use stopwatch::Stopwatch;
 pub(crate) use store::{Kind, Store, on_test_server};
 pub(crate) use wait::{PATIENCE, until};
 pub(crate) use world::World;

@@ -35,7 +35,7 @@ impl Process {
     }
 
     fn spawn(arguments: &[String]) -> Self {
-        let mut child = waybill(arguments)
+        let mut child = executable(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -102,7 +102,7 @@ pub(crate) struct Ended {
 
 /// Runs a command of the executable to its end.
 pub(crate) async fn run(arguments: &[String]) -> Ended {
-    let mut command = tokio::process::Command::from(waybill(arguments));
+    let mut command = tokio::process::Command::from(executable(arguments));
     let output = command.stdin(Stdio::null()).kill_on_drop(true).output();
     let output = tokio::time::timeout(PATIENCE, output).await;
     let output = output.expect("the command ends in time").expect("the executable starts");
@@ -111,7 +111,7 @@ pub(crate) async fn run(arguments: &[String]) -> Ended {
 }
 
 /// The executable with nothing from the environment of the tests that it would heed.
-fn waybill(arguments: &[String]) -> Command {
+pub(crate) fn executable(arguments: &[String]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_waybill"));
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("WAYBILL_") {

@@ -169,8 +169,10 @@ pub(crate) struct Settings {
 }
 
 /// The counter that is raised by commands; hears nothing.
+#[derive(Debug)]
 pub(crate) struct Leader;
 /// The counter that copies what the leader says.
+#[derive(Debug)]
 pub(crate) struct Follower;
 
 const MIGRATION: Migration = Migration {

@@ -24,10 +24,13 @@ mod consumer;
 mod counter;
 mod house;
 mod log;
+mod lost_answers;
 mod poison;
 mod processes;
 mod proof;
+mod proxy;
 mod restore;
-
+mod running;
+mod snapshot;
 mod timers;
 mod units;
