@@ -17,9 +17,9 @@ use crate::show;
 
 /// How long the demo waits for an order to change before it looks at whether it should stop.
 const WATCH: Duration = Duration::from_secs(10);
-/// How often, and with what pause between, the demo looks whether the catalogue is known.
-const CATALOGUE_LOOKS: usize = 200;
-const CATALOGUE_PAUSE: Duration = Duration::from_millis(25);
+/// How often, and with what pause between, the demo looks whether everything has been told.
+const LOOKS: usize = 200;
+const PAUSE: Duration = Duration::from_millis(25);
 /// Stock that each run adds to a product, enough for its orders.
 const RECEIPT: u32 = 50;
 
@@ -139,7 +139,8 @@ async fn play(client: &Client) -> anyhow::Result<()> {
         CATALOGUE.len(),
         customers.len()
     ));
-    wait_for_catalogue(client).await?;
+    // The order service hears of new products a moment later.
+    caught_up(client, &["/v1/ops/inventory/outbox", "/v1/ops/order/consumers"]).await?;
     let view = MultiProgress::new();
     let mut playing = Vec::new();
     for scene in &SCENES {
@@ -161,6 +162,8 @@ async fn play(client: &Client) -> anyhow::Result<()> {
     show::line(&format!("\nAll have ended: {}.", ends.join(", ")));
     if let Some(order) = orders.iter().find(|order| text(order, "status") == "completed") {
         let id = text(order, "id");
+        // An order has ended a moment before the event store is told so.
+        caught_up(client, &["/v1/ops/order/outbox"]).await?;
         show::line(&format!("\nThe whole history of {} ({id}):\n", text(order, "number")));
         show_history(&client.get(&format!("/v1/audit/orders/{id}"), &[]).await?.value);
     }
@@ -199,17 +202,19 @@ async fn register_customers(client: &Client) -> Result<Vec<String>, ClientError>
     Ok(ids)
 }
 
-/// The order service hears of new products a moment later: when inventory has told everything, and
-/// order has heard everything.
-async fn wait_for_catalogue(client: &Client) -> Result<(), ClientError> {
-    for _ in 0..CATALOGUE_LOOKS {
-        let told = client.get("/v1/ops/inventory/outbox", &[]).await?.value;
-        let heard = client.get("/v1/ops/order/consumers", &[]).await?.value;
-        let behind = items(&heard).chain([&told]).any(|progress| text(progress, "lag") != "0");
+/// Waits until nothing lags behind at these routes of the operators.
+async fn caught_up(client: &Client, paths: &[&str]) -> Result<(), ClientError> {
+    for _ in 0..LOOKS {
+        let mut behind = false;
+        for path in paths {
+            let progress = client.get(path, &[]).await?.value;
+            let mut all = items(&progress).chain([&progress]).map(|one| text(one, "lag"));
+            behind |= all.any(|lag| !matches!(lag.as_str(), "" | "0"));
+        }
         if !behind {
             return Ok(());
         }
-        tokio::time::sleep(CATALOGUE_PAUSE).await;
+        tokio::time::sleep(PAUSE).await;
     }
     Ok(())
 }

@@ -102,6 +102,11 @@ pub enum OpenError {
 /// The first SQLite without the WAL-reset defect (<https://www.sqlite.org/wal.html#walresetbug>).
 pub const LEAST_SQLITE: &str = "3.51.3";
 
+/// What every connection to SQLite sets. An answered commit is on disk: in WAL mode only `full`
+/// syncs the log at every commit.
+const SQLITE_SETTINGS: &str = "pragma busy_timeout = 5000; pragma journal_mode = wal; \
+     pragma synchronous = full; pragma foreign_keys = on; pragma temp_store = memory";
+
 /// One owner's database: a service's, or the event store's.
 #[derive(Clone, Debug)]
 pub struct Database {
@@ -158,15 +163,23 @@ impl Database {
         match self.dialect {
             Dialect::Sqlite => Ok(self.write.begin_with("begin immediate").await?),
             Dialect::Postgres => {
-                let mut turn = match self.write.begin().await {
-                    // A connection that was cut while nobody used it; nothing was asked of it yet.
-                    Err(cut) if was_cut(&cut) => self.write.begin().await?,
-                    other => other?,
-                };
+                let mut turn = self.begin().await?;
                 sqlx::query("select owner from turn for update").execute(&mut *turn).await?;
                 Ok(turn)
             }
         }
+    }
+
+    /// Begins a transaction on a connection that is alive. Those of the pool may all have been cut
+    /// while nobody used them; nothing was asked of them yet, so there is no harm in trying again.
+    async fn begin(&self) -> Result<Turn, sqlx::Error> {
+        for _ in 0..limits::WRITE_CONNECTIONS {
+            match self.write.begin().await {
+                Err(cut) if was_cut(&cut) => {}
+                other => return other,
+            }
+        }
+        self.write.begin().await
     }
 
     /// Begins a transaction that sees one moment throughout, and writes nothing.
@@ -204,14 +217,11 @@ impl Database {
             SqliteConnectOptions::new().filename(&file).create_if_missing(true).to_url_lossy();
         let options = AnyConnectOptions::from_url(&url)
             .map_err(|cause| OpenError::Unreachable { owner, cause })?;
-        // An answered commit is on disk: in WAL mode only `full` syncs the log at every commit.
-        const SETTINGS: &str = "pragma busy_timeout = 5000; pragma journal_mode = wal; \
-            pragma synchronous = full; pragma foreign_keys = on; pragma temp_store = memory";
         Ok(Self {
             owner,
             dialect: Dialect::Sqlite,
-            write: pool(&options, 1, false, SETTINGS.to_owned()),
-            read: pool(&options, limits::READ_CONNECTIONS, false, SETTINGS.to_owned()),
+            write: pool(&options, 1, false, SQLITE_SETTINGS.to_owned()),
+            read: pool(&options, limits::READ_CONNECTIONS, false, SQLITE_SETTINGS.to_owned()),
         })
     }
 
@@ -312,7 +322,7 @@ fn pool(options: &AnyConnectOptions, size: u32, probe: bool, settings: String) -
         .max_connections(size)
         .acquire_timeout(limits::ACQUIRE)
         .test_before_acquire(probe)
-        .idle_timeout(Duration::from_secs(10 * 60))
+        .idle_timeout(Duration::from_mins(10))
         .max_lifetime(None)
         .after_connect(move |connection, _| {
             // Put together from this file's own texts only.

@@ -78,7 +78,9 @@ pub async fn rebuild<S: Service>(
         let mut tables = S::Tables::default();
         let mut fold = TimerFold::default();
         let events = page.iter().map(decode::<S>).collect::<Result<Vec<_>, _>>()?;
-        events.iter().for_each(|event| tables.want_changed(event));
+        for event in &events {
+            tables.want_changed(event);
+        }
         tables.visit(&mut Load(&mut turn)).await?;
         for (event, stored) in events.iter().zip(&page) {
             tables.evolve(&recorded(event, stored));

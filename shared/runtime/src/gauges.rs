@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use crate::clock::Timestamp;
 
 /// Seconds over which a rate is taken.
-const RATE_SECONDS: i64 = 60;
+const RATE_SECONDS: usize = 60;
 
 /// How far a service's loops are, as they saw it last.
 #[derive(Debug, Default)]
@@ -38,19 +38,19 @@ impl Level {
 
 /// How many in each of the last seconds.
 #[derive(Debug)]
-pub(crate) struct Rate(Mutex<[(i64, u64); RATE_SECONDS as usize]>);
+pub(crate) struct Rate(Mutex<[(u64, u64); RATE_SECONDS]>);
 
 impl Default for Rate {
     fn default() -> Self {
-        Self(Mutex::new([(0, 0); RATE_SECONDS as usize]))
+        Self(Mutex::new([(0, 0); RATE_SECONDS]))
     }
 }
 
 impl Rate {
     /// Counts some more.
     pub(crate) fn add(&self, count: usize, now: Timestamp) {
-        let second = now.0 / 1_000_000;
-        let index = usize::try_from(second.rem_euclid(RATE_SECONDS)).unwrap_or(0);
+        let second = second(now);
+        let index = usize::try_from(second % RATE_SECONDS as u64).unwrap_or(0);
         let mut seconds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(slot) = seconds.get_mut(index) else {
             return;
@@ -63,11 +63,15 @@ impl Rate {
 
     /// How many a second, over the last minute.
     pub(crate) fn per_second(&self, now: Timestamp) -> f64 {
-        let second = now.0 / 1_000_000;
+        let second = second(now);
         let seconds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let recent = seconds.iter().filter(|(at, _)| second - at < RATE_SECONDS);
+        let recent = seconds.iter().filter(|(at, _)| second.abs_diff(*at) < RATE_SECONDS as u64);
         let sum: u64 = recent.map(|(_, count)| count).sum();
         let sum = u32::try_from(sum).unwrap_or(u32::MAX);
         f64::from(sum) / 60.0
     }
+}
+
+fn second(time: Timestamp) -> u64 {
+    u64::try_from(time.0 / 1_000_000).unwrap_or(0)
 }

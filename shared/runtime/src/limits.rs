@@ -30,6 +30,8 @@ pub const CHECKPOINT_SAVE: Duration = Duration::from_secs(1);
 pub const CHECKPOINTS_KEPT: i64 = 64;
 /// Times an event may take the process or a whole batch down before it is parked.
 pub const ATTEMPTS: i64 = 3;
+/// Messages of one step while each goes by itself.
+pub const CAREFUL_MESSAGES: usize = 20;
 /// First and longest pause of a loop whose database does not answer.
 pub const BACKOFF_FIRST: Duration = Duration::from_millis(50);
 /// See [`BACKOFF_FIRST`].
@@ -43,11 +45,11 @@ pub const WRITE_CONNECTIONS: u32 = 2;
 /// Connections that read, per owner.
 pub const READ_CONNECTIONS: u32 = 4;
 /// Stored answers are forgotten after this long.
-pub const ANSWERS_KEPT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+pub const ANSWERS_KEPT: Duration = Duration::from_hours(7 * 24);
 /// Stored answers that one pruning removes.
 pub const ANSWERS_PRUNED: i64 = 1_000;
 /// How often stored answers are pruned.
-pub const PRUNE_EVERY: Duration = Duration::from_secs(60);
+pub const PRUNE_EVERY: Duration = Duration::from_mins(1);
 /// A loop that has not finished a step for this long is not ready.
 pub const LOOP_SILENCE: Duration = Duration::from_secs(4);
 /// Keys of changed rows that a slow waiter may lag behind before it reads again anyway.

@@ -345,7 +345,7 @@ impl<S: Service> Writing<S> {
         match writer.stop(run).await {
             Ok(()) => info!(name = self.name, "stopped"),
             Err(trouble) => {
-                warn!(name = self.name, %trouble, "stopped without saving how far it was")
+                warn!(name = self.name, %trouble, "stopped without saving how far it was");
             }
         }
     }

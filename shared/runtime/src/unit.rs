@@ -40,13 +40,8 @@ pub(crate) struct Cause {
 /// What became of one message.
 #[derive(Debug)]
 pub(crate) enum Verdict<R> {
-    /// It was decided, and this many events follow.
-    Decided {
-        /// How many events follow.
-        events: usize,
-        /// The answer, where the message is a command.
-        answer: Option<Answer>,
-    },
+    /// It was decided; the answer, where the message is a command.
+    Decided(Option<Answer>),
     /// The service says no.
     Refused(R),
     /// The command was made for another version of its resource.
@@ -120,7 +115,7 @@ impl<'a, S: Service> Unit<'a, S> {
     /// Takes the service's turn and learns where its logs end.
     pub(crate) async fn begin(core: &'a Core<S>) -> Result<Self, StoreError> {
         let mut turn = core.database.take_turn().await?;
-        let (head, checkpoint, held, attempts): (i64, i64, i64, i64) = sqlx::query_as(
+        let (head, checkpoint, lanes, attempts): (i64, i64, i64, i64) = sqlx::query_as(
             "select coalesce((select max(position) from outbox), 0), \
              coalesce((select max(sequence) from checkpoints), 0), \
              (select count(*) from (select 1 from dead_letters \
@@ -135,7 +130,7 @@ impl<'a, S: Service> Unit<'a, S> {
             began: core.clock.now(),
             head: Position(head),
             checkpoint,
-            lanes_held: held > 0,
+            lanes_held: lanes > 0,
             attempts_left: attempts > 0,
             tables: S::Tables::default(),
             drafts: Vec::new(),
@@ -236,7 +231,7 @@ impl<'a, S: Service> Unit<'a, S> {
                 self.tables.keep();
                 self.drafts.append(&mut drafts);
                 self.timers.extend(timers);
-                Ok(Verdict::Decided { events: events.len(), answer })
+                Ok(Verdict::Decided(answer))
             }
         }
     }

@@ -197,7 +197,11 @@ impl<S: Service> Writer<S> {
         self.read_checkpoint().await?;
         // Put back at the end: after trouble on the way it is read from the database again.
         let Some(mut consumer) = self.consumer.take() else { return Ok(Step::Idle) };
-        let limit = if self.careful > 0 { self.careful.min(limit) } else { limit };
+        let limit = match self.careful {
+            0 => limit,
+            // Few at a time: each takes two commits, and commands wait meanwhile.
+            careful => limit.min(careful).min(limits::CAREFUL_MESSAGES),
+        };
         let page = core.event_store.page(consumer.seen.anchor.position, &self.hears, limit).await?;
         verify_anchor::<S>(&consumer.seen.anchor, &page)?;
         let Some(end) = page.end else {
@@ -274,7 +278,7 @@ impl<S: Service> Writer<S> {
             self.careful = self.careful.saturating_sub(1);
         }
         self.pass(end, &[]);
-        self.careful_stretch_over().await
+        if self.careful == 0 { self.careful_stretch_over().await } else { Ok(()) }
     }
 
     /// Counts an attempt at a message, committed before it runs; nothing if it is not this
@@ -458,7 +462,7 @@ impl<S: Service> Writer<S> {
             Err(cause) => return Ok(Some(cause.clone())),
         };
         Ok(match unit.handle(message, &cause_of::<S>(kept), None).await? {
-            Verdict::Decided { .. } => None,
+            Verdict::Decided(_) => None,
             Verdict::Refused(refusal) => Some(format!("refused: {refusal}")),
             Verdict::Stale(version) => Some(format!("stale at version {version}")),
             Verdict::Failed(cause) => Some(cause),
@@ -483,7 +487,7 @@ impl<S: Service> Writer<S> {
                 other => return other.map(|()| Step::Did(count)),
             }
         }
-        for timer in due {
+        for timer in due.into_iter().take(limits::CAREFUL_MESSAGES) {
             self.timer_with_care(timer).await?;
         }
         Ok(Step::Did(count))
@@ -719,8 +723,8 @@ fn repeat<S: Service>(asked: &Asked<S>, known: &StoredAnswer) -> Outcome<S> {
 
 fn outcome<S: Service>(verdict: Verdict<S::Refusal>) -> Outcome<S> {
     match verdict {
-        Verdict::Decided { answer: Some(answer), .. } => Ok(answer),
-        Verdict::Decided { answer: None, .. } => Err(CommandError::Failed("no answer".to_owned())),
+        Verdict::Decided(Some(answer)) => Ok(answer),
+        Verdict::Decided(None) => Err(CommandError::Failed("no answer".to_owned())),
         Verdict::Refused(refusal) => Err(CommandError::Refused(refusal)),
         Verdict::Stale(current) => Err(CommandError::Stale { current }),
         Verdict::Failed(cause) => {

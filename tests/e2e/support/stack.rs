@@ -142,8 +142,22 @@ impl Stack {
         run(&[vec!["verify".to_owned()], self.store.arguments()].concat()).await
     }
 
-    /// Stops the server, which must be clean, and proves the data, which must agree.
+    /// Nothing was put aside as impossible to handle.
+    async fn has_no_dead_letters(&self) {
+        let all = ["order", "inventory", "logistics", "user"];
+        let here = |service: &&str| {
+            self.options.services.is_empty() || self.options.services.iter().any(|s| s == service)
+        };
+        for service in all.into_iter().filter(here) {
+            let letters = self.all(&format!("/v1/ops/{service}/dead-letters")).await;
+            assert!(letters.is_empty(), "{service}: {letters:#?}");
+        }
+    }
+
+    /// Stops the server, which must be clean, and proves the data, which must agree. Nothing may
+    /// have been put aside as impossible to handle.
     pub(crate) async fn ends_well(mut self) {
+        self.has_no_dead_letters().await;
         self.stop().await;
         let verified = self.verify().await;
         assert_eq!(verified.code, Some(0), "{verified:?}");
