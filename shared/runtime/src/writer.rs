@@ -55,6 +55,19 @@ struct Consumer {
     saved_at: Timestamp,
 }
 
+impl Consumer {
+    fn pass(&mut self, end: Anchor, events: &[Kept]) {
+        for event in events {
+            let Kept::Event(StoredEvent { envelope, source_position, .. }) = event else {
+                continue;
+            };
+            let mark = self.seen.sources.entry(envelope.source.clone()).or_default();
+            *mark = (*mark).max(*source_position);
+        }
+        self.seen.anchor = end;
+    }
+}
+
 /// A command taken out of its job.
 struct Asked<S: Service> {
     message: Message<S>,
@@ -379,6 +392,9 @@ impl<S: Service> Writer<S> {
     }
 
     /// Commits a unit together with the checkpoint at `end`.
+    ///
+    /// Meanwhile this writer does not know where it is: if the commit fails, or is never waited
+    /// for, that is read again from the database.
     async fn commit_at(
         &mut self,
         unit: Unit<'_, S>,
@@ -386,24 +402,19 @@ impl<S: Service> Writer<S> {
         end: Anchor,
         events: &[Kept],
     ) -> Result<(), StoreError> {
-        self.pass(end, events);
-        let next = self.next_checkpoint();
-        closing.checkpoint.clone_from(&next);
-        match unit.commit(closing).await {
-            Ok(committed) => {
-                if let (Some(consumer), Some(next)) = (&mut self.consumer, next) {
-                    consumer.committed = next;
-                    consumer.saved_at = self.core.clock.now();
-                }
-                self.committed(&committed, events.len());
-                Ok(())
-            }
-            Err(error) => {
-                // What was passed is not committed: read it again from the database.
-                self.consumer = None;
-                Err(error)
-            }
-        }
+        let Some(mut consumer) = self.consumer.take() else {
+            return unit.rollback().await;
+        };
+        consumer.pass(end, events);
+        let sequence = consumer.committed.sequence + 1;
+        consumer.committed = Checkpoint { sequence, ..consumer.seen.clone() };
+        closing.checkpoint = Some(consumer.committed.clone());
+        let committed = unit.commit(closing).await?;
+        consumer.saved_at = self.core.clock.now();
+        self.core.gauges.consumed.set(consumer.seen.anchor.position.0);
+        self.consumer = Some(consumer);
+        self.committed(&committed, events.len());
+        Ok(())
     }
 
     /// Decides kept messages in order: what fails is parked, and its lane waits behind it.
@@ -670,23 +681,10 @@ impl<S: Service> Writer<S> {
 
     /// Notes that everything up to `end` is handled, without committing it yet.
     fn pass(&mut self, end: Anchor, events: &[Kept]) {
-        let Some(consumer) = &mut self.consumer else {
-            return;
-        };
-        for event in events {
-            let Kept::Event(StoredEvent { envelope, source_position, .. }) = event else {
-                continue;
-            };
-            let mark = consumer.seen.sources.entry(envelope.source.clone()).or_default();
-            *mark = (*mark).max(*source_position);
+        if let Some(consumer) = &mut self.consumer {
+            consumer.pass(end, events);
+            self.core.gauges.consumed.set(consumer.seen.anchor.position.0);
         }
-        self.core.gauges.consumed.set(end.position.0);
-        consumer.seen.anchor = end;
-    }
-
-    fn next_checkpoint(&self) -> Option<Checkpoint> {
-        let consumer = self.consumer.as_ref()?;
-        Some(Checkpoint { sequence: consumer.committed.sequence + 1, ..consumer.seen.clone() })
     }
 
     /// Tells what was done, and fits the size of units to how long turns take.

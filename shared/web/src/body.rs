@@ -50,12 +50,13 @@ fn is_json(media_type: &str) -> bool {
 }
 
 /// Takes the whole body, which must be small and arrive soon.
+///
+/// What is too large is still taken in, up to a bound: a connection that is closed on a client that
+/// is still sending loses the answer.
 pub(crate) async fn read(headers: &HeaderMap, body: Body) -> Result<Vec<u8>, Problem> {
     let announced = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok());
-    if announced
-        .and_then(|length| length.parse().ok())
-        .is_some_and(|l: usize| l > limits::BODY_BYTES)
-    {
+    let announced = announced.and_then(|length| length.parse().ok());
+    if announced.is_some_and(|length: usize| length > limits::BODY_BYTES_TAKEN) {
         return Err(too_large());
     }
     within(limits::BODY_READ, collect(body)).await
@@ -72,14 +73,18 @@ async fn within<T>(
 async fn collect(body: Body) -> Result<Vec<u8>, Problem> {
     let mut chunks = body.into_data_stream();
     let mut bytes = Vec::new();
+    let mut taken = 0;
     while let Some(chunk) = chunks.next().await {
         let chunk = chunk.map_err(|_| Problem::malformed("the body did not arrive whole"))?;
-        if bytes.len() + chunk.len() > limits::BODY_BYTES {
-            return Err(too_large());
+        taken += chunk.len();
+        if taken > limits::BODY_BYTES_TAKEN {
+            break;
         }
-        bytes.extend_from_slice(&chunk);
+        if taken <= limits::BODY_BYTES {
+            bytes.extend_from_slice(&chunk);
+        }
     }
-    Ok(bytes)
+    if taken > limits::BODY_BYTES { Err(too_large()) } else { Ok(bytes) }
 }
 
 fn too_large() -> Problem {

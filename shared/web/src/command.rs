@@ -76,8 +76,8 @@ struct Received {
 impl Received {
     async fn read(request: Request) -> Result<Self, Problem> {
         let (parts, body) = request.into_parts();
-        body::refuse_encoded(&parts.headers)?;
         let body = body::read(&parts.headers, body).await?;
+        body::refuse_encoded(&parts.headers)?;
         let path = parts.uri.path().to_owned();
         Ok(Self { method: parts.method, path, headers: parts.headers, body })
     }

@@ -6,6 +6,8 @@ pub use waybill_runtime::limits::PAGE_MAX;
 
 /// Bytes of a request's body.
 pub const BODY_BYTES: usize = 64 * 1024;
+/// Bytes of a body that is too large which are still taken in, so that its sender hears so.
+pub const BODY_BYTES_TAKEN: usize = 1024 * 1024;
 /// How long a body may take to arrive.
 pub const BODY_READ: Duration = Duration::from_secs(15);
 /// Bytes of a request's target: path and query.

@@ -107,7 +107,7 @@ async fn events_without_effect_are_saved_after_a_second_however_busy(house: Hous
     let saved = "select coalesce(max(position), 0) from checkpoints";
     for position in 1..=3 {
         assert!(matches!(follower.writer.step_events(1).await.unwrap(), Step::Did(1..)));
-        let expected = if position == 3 { 1 } else { 0 };
+        let expected = i64::from(position == 3);
         let found = house.count("follower", saved).await;
         assert_eq!(found.min(1), expected, "after page {position} at {found}");
         house.hand.advance(Duration::from_millis(500));

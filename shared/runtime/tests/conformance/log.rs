@@ -202,7 +202,7 @@ async fn everything(house: &House) -> Vec<StoredEvent> {
 
 async fn recorded_at_never_decreases_when_the_clock_goes_back(house: House) {
     let now = house.event_store().await;
-    let (an_hour_ago, _) = Clock::manual(house.clock.now().minus(Duration::from_secs(3_600)));
+    let (an_hour_ago, _) = Clock::manual(house.clock.now().minus(Duration::from_hours(1)));
     let early = EventStore::open(&house.location, an_hour_ago, &house.ids, Migrations::Apply);
     let early = early.await.unwrap();
     now.append(&[outbox_event("a", 1, "{}")]).await.unwrap();

@@ -1,4 +1,10 @@
 //! What the runtime and the event store promise, case by case, on SQLite and on Postgres.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test says that something went wrong by panicking"
+)]
 
 /// Runs cases on one of the databases, each in a house of its own.
 macro_rules! on {
@@ -22,6 +28,7 @@ macro_rules! on_both {
 
 mod consumer;
 mod counter;
+mod dropped;
 mod house;
 mod log;
 mod lost_answers;

@@ -29,7 +29,7 @@ struct Filled {
 async fn filled(house: &House) -> Filled {
     let (mut leader, mut follower) = (house.leader().await, house.follower().await);
     let counters @ [a, b, c] = [counter(), counter(), counter()];
-    let minute = Duration::from_secs(60);
+    let minute = Duration::from_mins(1);
     command(&mut leader, [raise(a, 1), ringing(b, minute), raise(a, 2)]).await;
     house.hand.advance(minute);
     ring_all(&mut leader).await;
@@ -69,7 +69,7 @@ async fn what_is_rebuilt_is_what_was_there(house: House) {
     // And a service that is up goes on with what was rebuilt.
     let total = command(&mut filled.leader, [raise(filled.counters[0], 4)]).await;
     assert_eq!(total[0].body, "7");
-    house.hand.advance(Duration::from_secs(60));
+    house.hand.advance(Duration::from_mins(1));
     ring_all(&mut filled.leader).await;
     house.proven().await;
 }

@@ -242,7 +242,7 @@ async fn a_reader_refuses_a_history_in_another_order_even_if_its_own_event_is_in
     let backup = Backup::of(&house, "event_store");
     let [x, y] = ["x", "y"].map(|source| [outbox_event(source, 1, "{}")]);
     let unheard = |mut event: [waybill_runtime::OutboxEvent; 1]| {
-        event[0].envelope.kind = "something.else".to_owned();
+        "something.else".clone_into(&mut event[0].envelope.kind);
         event
     };
     let (x, y) = (unheard(x), unheard(y));

@@ -10,7 +10,7 @@ use crate::house::{
 };
 use crate::processes;
 
-const MINUTE: Duration = Duration::from_secs(60);
+const MINUTE: Duration = Duration::from_mins(1);
 
 on_both!(
     a_timer_fires_once_when_due_and_not_before,
@@ -40,7 +40,7 @@ async fn a_timer_fires_once_when_due_and_not_before(house: House) {
     let (a, b) = (counter(), counter());
     let (soon, later) = (ringing(a, MINUTE), ringing(b, 2 * MINUTE));
     command(&mut leader, [later, soon]).await;
-    house.hand.advance(MINUTE - Duration::from_micros(1));
+    house.hand.advance(Duration::from_micros(59_999_999));
     ring_all(&mut leader).await;
     assert_eq!(rings(&leader, a).await, 0, "a microsecond too early");
     let due = house.clock.now().plus(Duration::from_micros(1));
