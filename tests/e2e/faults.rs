@@ -34,7 +34,7 @@ fn random(bound: usize) -> usize {
 async fn killed_at_random_moments_under_load_nothing_answered_is_lost_or_doubled(kind: Kind) {
     let mut stack = Stack::start(kind).await;
     let world = plenty(&stack).await;
-    let (clients, each, kills) = (8, 20, 4);
+    let (clients, each, kills) = (8, 12, 3);
     let mut load = Load::start(&stack, &world, clients, each);
     for kill in 0..kills {
         let share = clients * each / (kills + 1);
@@ -113,8 +113,8 @@ async fn stopped_under_load_nothing_answered_is_lost_and_streams_end(kind: Kind)
 async fn while_postgres_is_away_callers_hear_so_and_afterwards_nothing_is_lost_or_doubled() {
     let stack = Stack::start(Kind::Postgres).await;
     let world = plenty(&stack).await;
-    let mut load = Load::start(&stack, &world, 6, 40);
-    load.answered(40).await;
+    let mut load = Load::start(&stack, &world, 6, 25);
+    load.answered(30).await;
     let database = stack.store.database();
     on_test_server(&format!("alter database {database} allow_connections false")).await;
     on_test_server(&format!(
@@ -140,9 +140,9 @@ async fn while_postgres_is_away_callers_hear_so_and_afterwards_nothing_is_lost_o
     on_test_server(&format!("alter database {database} allow_connections true")).await;
     stack.ready().await;
     let answered = load.finish().await;
-    assert_eq!(answered.len(), 240);
+    assert_eq!(answered.len(), 150);
     let orders = world.balances(&stack).await;
-    assert_eq!(orders.len(), 240, "one order for each key");
+    assert_eq!(orders.len(), 150, "one order for each key");
     each_exists_once(&stack, &answered, &orders).await;
     assert!(orders.values().all(|order| order["status"] == "completed"), "there is enough for all");
     stack.ends_well().await;
@@ -194,12 +194,12 @@ async fn two_replicas_of_everything_share_the_work_and_one_may_be_killed() {
     let stack = Stack::start(Kind::Postgres).await;
     let (mut replica, second) = stack.beside(&Options::default()).await;
     let world = plenty(&stack).await;
-    let mut load = Load::start(&stack, &world, 4, 30);
+    let mut load = Load::start(&stack, &world, 4, 20);
     let mut beside = JoinSet::new();
     for (name, (customer, _)) in world.customers.iter().enumerate() {
         beside.spawn(place_while_served(second.clone(), customer.clone(), name));
     }
-    load.answered(60).await;
+    load.answered(40).await;
     replica.kill();
     let answered = load.finish().await;
     let answered_beside: Vec<String> = beside.join_all().await.into_iter().flatten().collect();

@@ -349,19 +349,3 @@ pub(crate) async fn count_attempt(
     .fetch_one(connection)
     .await?)
 }
-
-/// Takes one attempt back: another replica handled the message, or is about to.
-pub(crate) async fn take_attempt_back(
-    connection: &mut AnyConnection,
-    message_id: &str,
-) -> Result<(), StoreError> {
-    sqlx::query("update attempts set number = number - 1 where message_id = $1")
-        .bind(message_id.to_owned())
-        .execute(&mut *connection)
-        .await?;
-    sqlx::query("delete from attempts where message_id = $1 and number <= 0")
-        .bind(message_id.to_owned())
-        .execute(connection)
-        .await?;
-    Ok(())
-}

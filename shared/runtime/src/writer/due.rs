@@ -1,0 +1,93 @@
+//! Timers that came due.
+
+use std::sync::Arc;
+
+use tracing::{error, warn};
+
+use super::messages::ended_often;
+use super::{Step, Writer};
+use crate::clock::Timestamp;
+use crate::dead_letters::{self, DeadLetterStatus, Kept, Parked};
+use crate::error::StoreError;
+use crate::limits;
+use crate::service::Service;
+use crate::timers::{self, StoredTimer};
+use crate::unit::{Closing, Unit};
+
+impl<S: Service> Writer<S> {
+    /// Handles timers that came due, as one unit.
+    pub async fn step_timers(&mut self, limit: usize) -> Result<Step, StoreError> {
+        let core = Arc::clone(&self.core);
+        let due = timers::due(core.database.reader(), core.clock.now(), limit).await?;
+        if due.is_empty() {
+            self.next_due = timers::next_due(core.database.reader()).await?;
+            return Ok(Step::Idle);
+        }
+        let count = due.len();
+        self.next_due = Some(Timestamp(0));
+        if self.careful == 0 {
+            match self.try_timers(&due).await {
+                Err(cause) if cause.is_about_data() => {
+                    warn!(service = S::NAME, %cause, "a batch of timers failed; each goes by itself");
+                }
+                other => return other.map(|()| Step::Did(count)),
+            }
+        }
+        for timer in due.into_iter().take(limits::CAREFUL_MESSAGES) {
+            self.timer_with_care(timer).await?;
+        }
+        Ok(Step::Did(count))
+    }
+
+    async fn try_timers(&mut self, due: &[StoredTimer]) -> Result<(), StoreError> {
+        let core = Arc::clone(&self.core);
+        let mut unit = Unit::begin(&core).await?;
+        let set = timers::still_set(unit.turn(), &due.iter().collect::<Vec<_>>()).await?;
+        let still_set = |timer: &&StoredTimer| set.contains(&timer.id());
+        let kept: Vec<Kept> = due.iter().filter(still_set).cloned().map(Kept::Timer).collect();
+        let mut closing = self.handle_all(&mut unit, &kept).await?;
+        if unit.attempts_left() {
+            closing.settled_attempts = due.iter().map(StoredTimer::id).collect();
+        }
+        let committed = unit.commit(closing).await?;
+        self.committed(&committed, due.len());
+        Ok(())
+    }
+
+    async fn timer_with_care(&mut self, timer: StoredTimer) -> Result<(), StoreError> {
+        let kept = Kept::Timer(timer.clone());
+        let Some(attempt) = self.begin_attempt(&kept).await? else { return Ok(()) };
+        let failed = if attempt > limits::ATTEMPTS {
+            Some(ended_often())
+        } else {
+            match self.try_timers(std::slice::from_ref(&timer)).await {
+                Err(cause) if cause.is_about_data() && attempt == limits::ATTEMPTS => {
+                    Some(cause.to_string())
+                }
+                // Comes due again at once, and is counted again.
+                Err(cause) if cause.is_about_data() => None,
+                other => other.map(|()| None)?,
+            }
+        };
+        if let Some(cause) = failed {
+            self.park_timer(&timer, cause).await?;
+        }
+        self.open_attempt = None;
+        Ok(())
+    }
+
+    async fn park_timer(&mut self, timer: &StoredTimer, cause: String) -> Result<(), StoreError> {
+        let core = Arc::clone(&self.core);
+        let mut unit = Unit::begin(&core).await?;
+        let (id, lane) = (timer.id(), timer.correlation.as_str());
+        let mut closing = Closing { settled_attempts: vec![id.clone()], ..Closing::default() };
+        let set = timers::still_set(unit.turn(), &[timer]).await?.contains(&id);
+        if set && dead_letters::held(unit.turn(), &[lane]).await?.is_empty() {
+            error!(service = S::NAME, id, lane, cause, "a timer is parked");
+            let (message, status) = (Kept::Timer(timer.clone()), DeadLetterStatus::Parked);
+            closing.parked.push(Parked { message, status, cause, attempts: limits::ATTEMPTS });
+        }
+        unit.commit(closing).await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,113 @@
+//! What events and timers have in common: decided in order; what fails is parked, and its lane waits.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tracing::error;
+
+use super::Writer;
+use crate::dead_letters::{self, DeadLetterStatus, Kept, Parked};
+use crate::error::StoreError;
+use crate::event_store::StoredEvent;
+use crate::limits;
+use crate::service::{Message, Service};
+use crate::unit::{Cause, Closing, Unit, Verdict};
+
+impl<S: Service> Writer<S> {
+    /// Decides kept messages in order: what fails is parked, and its lane waits behind it.
+    pub(super) async fn handle_all(
+        &self,
+        unit: &mut Unit<'_, S>,
+        kept: &[Kept],
+    ) -> Result<Closing, StoreError> {
+        let mut held = BTreeMap::new();
+        if unit.lanes_held() {
+            let lanes: BTreeSet<&str> = kept.iter().map(Kept::lane).collect();
+            let lanes: Vec<&str> = lanes.into_iter().collect();
+            held = dead_letters::held(unit.turn(), &lanes).await?;
+        }
+        let heard: Vec<Result<Message<S>, String>> = kept.iter().map(to_message::<S>).collect();
+        let free =
+            |(kept, _): &(&Kept, &Result<Message<S>, String>)| !held.contains_key(kept.lane());
+        let messages: Vec<&Message<S>> =
+            kept.iter().zip(&heard).filter(free).filter_map(|(_, m)| m.as_ref().ok()).collect();
+        unit.prepare(messages.iter().copied()).await?;
+        let mut closing = Closing::default();
+        for (kept, message) in kept.iter().zip(&heard) {
+            let lane_held = held.get(kept.lane()).copied();
+            if let Kept::Timer(timer) = kept
+                && (lane_held.is_some() || unit.touched_timer(&timer.key))
+            {
+                // It stays set, and comes due again when its lane is free.
+                continue;
+            }
+            let mut keep = |status, cause, attempts| {
+                closing.parked.push(Parked { message: kept.clone(), status, cause, attempts });
+            };
+            if let Some(behind) = behind(lane_held) {
+                keep(behind, String::new(), 0);
+                continue;
+            }
+            if let Some(cause) = self.try_one(unit, kept, message).await? {
+                let (id, lane) = (kept.id(), kept.lane());
+                error!(service = S::NAME, id, lane, cause, "a message is parked");
+                held.insert(kept.lane().to_owned(), true);
+                keep(DeadLetterStatus::Parked, cause, 1);
+            }
+        }
+        Ok(closing)
+    }
+
+    /// Decides one kept message; why it failed, if it did.
+    pub(super) async fn try_one(
+        &self,
+        unit: &mut Unit<'_, S>,
+        kept: &Kept,
+        message: &Result<Message<S>, String>,
+    ) -> Result<Option<String>, StoreError> {
+        let message = match message {
+            Ok(message) => message,
+            Err(cause) => return Ok(Some(cause.clone())),
+        };
+        Ok(match unit.handle(message, &cause_of::<S>(kept), None).await? {
+            Verdict::Decided(_) => None,
+            Verdict::Refused(refusal) => Some(format!("refused: {refusal}")),
+            Verdict::Stale(version) => Some(format!("stale at version {version}")),
+            Verdict::Failed(cause) => Some(cause),
+        })
+    }
+}
+
+pub(super) fn to_message<S: Service>(kept: &Kept) -> Result<Message<S>, String> {
+    match kept {
+        Kept::Event(event) => {
+            S::hear(&event.envelope).map(Message::Heard).map_err(|error| error.to_string())
+        }
+        Kept::Timer(timer) => serde_json::from_str(&timer.payload)
+            .map(Message::Due)
+            .map_err(|error| format!("the timer's payload cannot be read: {error}")),
+    }
+}
+
+fn cause_of<S: Service>(kept: &Kept) -> Cause {
+    let (causation, correlation, traceparent) = match kept {
+        Kept::Event(StoredEvent { envelope, .. }) => {
+            (envelope.id.to_string(), envelope.correlation.clone(), envelope.traceparent.clone())
+        }
+        Kept::Timer(timer) => {
+            (timer.event_id.clone(), timer.correlation.clone(), timer.traceparent.clone())
+        }
+    };
+    let actor = format!("/services/{}", S::NAME);
+    let timer = kept.timer().map(|timer| timer.key.clone());
+    Cause { causation, correlation: Some(correlation), timer, actor, traceparent }
+}
+
+/// What a message becomes in a lane that is held back, by whether a parked one heads it.
+pub(super) fn behind(held: Option<bool>) -> Option<DeadLetterStatus> {
+    held.map(|parked| if parked { DeadLetterStatus::Waiting } else { DeadLetterStatus::Retrying })
+}
+
+/// Why a message is parked that nobody saw fail.
+pub(super) fn ended_often() -> String {
+    format!("ended the process {} times", limits::ATTEMPTS)
+}
