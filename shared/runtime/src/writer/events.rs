@@ -285,11 +285,9 @@ impl<S: Service> Writer<S> {
     /// Another replica was faster: nothing is done, and the checkpoint is read again.
     async fn start_over(&mut self, unit: Unit<'_, S>) -> Result<(), StoreError> {
         self.consumer = None;
-        let mut turn = unit.into_turn();
-        if let Some((id, _)) = self.open_attempt.take() {
-            dead_letters::take_attempt_back(&mut turn, &id).await?;
-        }
-        Ok(turn.commit().await?)
+        // The other one found the attempts of this one counted, and settles them.
+        self.open_attempt = None;
+        unit.rollback().await
     }
 
     /// Notes that everything up to `end` is handled, without committing it yet.

@@ -181,21 +181,19 @@ async fn an_operators_wish_is_granted_under_load(house: House) {
     leader.submit(request(noted(a, "poison"), None)).await.unwrap();
     let letters = async || follower.dead_letters(None, None, 9).await.unwrap();
     until("it is parked", async || letters().await.len() == 1).await;
-    let load = tokio::spawn({
+    let mut load = tokio::task::JoinSet::new();
+    for _ in 0..40 {
         let follower = follower.clone();
-        async move {
+        load.spawn(async move {
             loop {
-                let many = (0..20).map(|_| follower.submit(request(raise(b, 20), None)));
-                for outcome in futures_util::future::join_all(many).await {
-                    outcome.unwrap();
-                }
+                follower.submit(request(raise(b, 20), None)).await.unwrap();
             }
-        }
-    });
+        });
+    }
     settings.fails_on.lock().unwrap().clear();
     follower.retry(&letters().await[0].id).await.unwrap();
     until("it is handled", async || count(&follower, a).await.total == 1).await;
-    load.abort();
+    load.shutdown().await;
     runtime.stop().await;
     house.proven().await;
 }
