@@ -268,24 +268,47 @@ pub(crate) async fn batch<S: Service<Command = Raise>>(
     asking.await
 }
 
+/// More steps than any case takes: one that goes on for ever fails instead of hanging.
+const STEPS: usize = 5_000;
+
 /// Relays until there is nothing left.
 pub(crate) async fn relay_all<S: Service>(steps: &mut Steps<S>) {
-    while steps.relay.step().await.expect("the relay works") != Step::Idle {}
+    for _ in 0..STEPS {
+        if steps.relay.step().await.expect("the relay works") == Step::Idle {
+            return;
+        }
+    }
+    panic!("the relay comes to no end");
 }
 
 /// Handles events until there are none left.
 pub(crate) async fn hear_all<S: Service>(steps: &mut Steps<S>) {
-    while steps.writer.step_events(100).await.expect("the consumer works") != Step::Idle {}
+    for _ in 0..STEPS {
+        if steps.writer.step_events(100).await.expect("the consumer works") == Step::Idle {
+            return;
+        }
+    }
+    panic!("the consumer comes to no end");
 }
 
 /// Fires timers until none is due.
 pub(crate) async fn ring_all<S: Service>(steps: &mut Steps<S>) {
-    while steps.writer.step_timers(100).await.expect("timers fire") != Step::Idle {}
+    for _ in 0..STEPS {
+        if steps.writer.step_timers(100).await.expect("timers fire") == Step::Idle {
+            return;
+        }
+    }
+    panic!("timers come to no end");
 }
 
 /// Tries dead letters again until none is to be tried.
 pub(crate) async fn retry_all<S: Service>(steps: &mut Steps<S>) {
-    while steps.writer.step_retries(100).await.expect("retries run") != Step::Idle {}
+    for _ in 0..STEPS {
+        if steps.writer.step_retries(100).await.expect("retries run") == Step::Idle {
+            return;
+        }
+    }
+    panic!("retries come to no end");
 }
 
 /// Carries out commands of which none is refused.
