@@ -1,7 +1,8 @@
 //! Backups: what is restored goes on where it was, or is refused with a reason. Never silently.
 
-use std::path::PathBuf;
-use std::process::Command;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use waybill_runtime::{Divergence, Position, Steps, StoreError, fold};
 
@@ -79,7 +80,7 @@ impl Backup {
             }
             Kind::Postgres => {
                 let only = format!("--schema={owner}");
-                postgres("pg_dump", &[&only, "--file", file.to_str().unwrap(), house.url()]);
+                std::fs::write(&file, postgres("pg_dump", &[&only, house.url()], None)).unwrap();
             }
         }
         Self { owner, file }
@@ -98,10 +99,9 @@ impl Backup {
 }
 
 /// Loads a dump, all or nothing.
-fn load(file: &std::path::Path, house: &House) {
-    let file = file.to_str().unwrap();
-    let strict = ["--quiet", "--single-transaction", "--set=ON_ERROR_STOP=1", "--output=/dev/null"];
-    postgres("psql", &[&strict[..], &["--file", file, house.url()]].concat());
+fn load(file: &Path, house: &House) {
+    let strict = ["--quiet", "--single-transaction", "--set=ON_ERROR_STOP=1", house.url()];
+    postgres("psql", &strict, Some(file));
 }
 
 /// Takes away everything that an owner has.
@@ -114,20 +114,35 @@ async fn lose(house: &House, owner: &str) {
     }
 }
 
-/// Runs one of the programs that come with Postgres, of the newest version that is installed.
-fn postgres(program: &str, arguments: &[&str]) {
-    let mut folders: Vec<PathBuf> = std::fs::read_dir("/usr/lib/postgresql")
+/// Runs one of the programs that come with Postgres; what it printed. They are those of the newest
+/// version that is installed, or those that `WAYBILL_TEST_POSTGRES_PROGRAMS` runs.
+fn postgres(program: &str, arguments: &[&str], input: Option<&Path>) -> Vec<u8> {
+    let mut command = match std::env::var("WAYBILL_TEST_POSTGRES_PROGRAMS") {
+        Ok(prefix) => {
+            let mut words = prefix.split_whitespace();
+            let mut command = Command::new(words.next().expect("a command to run programs with"));
+            command.args(words).arg(program);
+            command
+        }
+        Err(_) => Command::new(newest_installed(program)),
+    };
+    let input = input.map_or_else(Stdio::null, |file| File::open(file).unwrap().into());
+    let done = command.args(arguments).stdin(input).output().unwrap_or_else(|error| {
+        panic!("{program} comes with Postgres and is needed here: {error}")
+    });
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    done.stdout
+}
+
+fn newest_installed(program: &str) -> PathBuf {
+    let mut found: Vec<PathBuf> = std::fs::read_dir("/usr/lib/postgresql")
         .into_iter()
         .flatten()
         .map(|entry| entry.unwrap().path().join("bin").join(program))
         .filter(|path| path.exists())
         .collect();
-    folders.sort();
-    let program = folders.pop().unwrap_or_else(|| program.into());
-    let done = Command::new(&program).args(arguments).output().unwrap_or_else(|error| {
-        panic!("{} comes with Postgres and is needed here: {error}", program.display())
-    });
-    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    found.sort();
+    found.pop().unwrap_or_else(|| program.into())
 }
 
 async fn a_dump_restored_elsewhere_goes_on_where_it_was(house: House) {
@@ -149,7 +164,7 @@ async fn a_dump_restored_elsewhere_goes_on_where_it_was(house: House) {
         }
         Kind::Postgres => {
             let file = house.folder().join("everything.sql");
-            postgres("pg_dump", &["--file", file.to_str().unwrap(), house.url()]);
+            std::fs::write(&file, postgres("pg_dump", &[house.url()], None)).unwrap();
             load(&file, &elsewhere);
         }
     }
