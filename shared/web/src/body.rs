@@ -55,11 +55,15 @@ fn is_json(media_type: &str) -> bool {
 /// is still sending loses the answer.
 pub(crate) async fn read(headers: &HeaderMap, body: Body) -> Result<Vec<u8>, Problem> {
     let announced = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok());
-    let announced = announced.and_then(|length| length.parse().ok());
-    if announced.is_some_and(|length: usize| length > limits::BODY_BYTES_TAKEN) {
+    let announced: Option<usize> = announced.and_then(|length| length.parse().ok());
+    if announced.is_some_and(|length| length > limits::BODY_BYTES_TAKEN) {
         return Err(too_large());
     }
-    within(limits::BODY_READ, collect(body)).await
+    let body = within(limits::BODY_READ, collect(body)).await;
+    if announced.is_some_and(|length| length > limits::BODY_BYTES) {
+        return Err(too_large());
+    }
+    body
 }
 
 async fn within<T>(
