@@ -133,7 +133,17 @@ async fn an_order_that_can_be_met_is_completed(kind: Kind) {
     let required = [&COMPLETED[..], &["shipment.in_transit"]].concat();
     history_is(&stack, id, &required, &FIRST_YES).await;
     first_yes_is_one(&stack, id).await;
+    every_event_names(&stack, id, &shipment["id"]).await;
     stack.ends_well().await;
+}
+
+async fn every_event_names(client: &Client, order_id: &str, shipment_id: &Value) {
+    let events = client.all(&format!("/v1/audit/events?order_id={order_id}")).await;
+    let named: Vec<&Value> =
+        events.iter().filter_map(|item| item["event"]["data"].get("shipment_id")).collect();
+    // Created, dispatched (by logistics and by order), in transit, delivered.
+    assert_eq!(named.len(), 5);
+    assert!(named.iter().all(|named| *named == shipment_id), "{named:?} are not {shipment_id}");
 }
 
 async fn first_yes_is_one(client: &Client, order_id: &str) {
