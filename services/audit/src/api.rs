@@ -85,9 +85,9 @@ async fn list_events(
 )]
 async fn get_event(
     State(audit): State<Audit>,
-    Named(OrderId(id)): Named<OrderId>,
+    Named(id): Named<EventId>,
 ) -> Result<Json<EventView>, Problem> {
-    let event = audit.event_store.event(EventId(id)).await?;
+    let event = audit.event_store.event(id).await?;
     let event = event.ok_or_else(|| Problem::of(StatusCode::NOT_FOUND))?;
     Ok(Json(EventView::of(&event).map_err(StoreError::from)?))
 }

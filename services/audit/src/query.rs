@@ -5,7 +5,7 @@ use std::str::FromStr;
 use utoipa::IntoParams;
 use uuid::Uuid;
 use waybill_contract::{OrderId, Text};
-use waybill_runtime::{EventStore, Filter, Position, StoreError, Timestamp, text_enum};
+use waybill_runtime::{EventId, EventStore, Filter, Position, StoreError, Timestamp, text_enum};
 use waybill_web::{Filters, QueryFields};
 
 text_enum! {
@@ -46,7 +46,7 @@ impl EventQuery {
     fn take_undirected(query: &mut QueryFields) -> Self {
         Self {
             order_id: query.optional("order_id").map(|OrderId(id)| id),
-            correlation_id: query.optional("correlation_id").map(|OrderId(id)| id),
+            correlation_id: query.optional("correlation_id").map(|EventId(id)| id),
             stream: query.optional("stream"),
             kind: query.optional("type"),
             source: query.optional("source"),

@@ -10,7 +10,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use waybill_contract::user::NotificationKind;
 use waybill_contract::{Currency, Email, Invalid, Money, OrderId, Text, UserId};
-use waybill_runtime::{Answer, Context, Timestamp, Version};
+use waybill_runtime::{Answer, Context, EventId, Timestamp, Version};
 use waybill_web::{
     App, ChangeHeaders, ChangeProblems, CreateHeaders, CreateProblems, InvalidField, Items,
     ListProblems, Listing, Named, NestedListProblems, PageQuery, Problem, ReadHeaders,
@@ -18,7 +18,7 @@ use waybill_web::{
 };
 
 use crate::UserService;
-use crate::notification::{Notification, ToldBy};
+use crate::notification::Notification;
 use crate::wallet::{Command, Deposit, Refusal, RegisterUser, User, UserTables};
 
 /// The currency of a wallet for which none is named.
@@ -267,7 +267,7 @@ async fn deposit(
 async fn list_notifications(
     State(app): State<App<UserService>>,
     Named(user_id): Named<UserId>,
-    listing: Listing<Unfiltered<ToldBy>>,
+    listing: Listing<Unfiltered<EventId>>,
 ) -> Result<Items<NotificationView>, Problem> {
     if app.handle.get::<User>(&user_id).await?.is_none() {
         return Err(Problem::of(StatusCode::NOT_FOUND));

@@ -16,7 +16,7 @@ mod notification;
 mod wallet;
 
 pub use api::{BalanceView, NotificationView, SumView, UserView, routes};
-pub use notification::{Notification, NotificationId, ToldBy};
+pub use notification::{Notification, NotificationId};
 pub use wallet::{
     Command, Deposit, Payment, PaymentStatus, Refusal, RegisterUser, Timer, User, UserTables,
 };

@@ -35,26 +35,7 @@ impl FromStr for NotificationId {
     }
 }
 
-/// The event that tells something; the later one is the larger one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ToldBy(pub EventId);
-
-impl fmt::Display for ToldBy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl FromStr for ToldBy {
-    type Err = &'static str;
-    fn from_str(text: &str) -> Result<Self, &'static str> {
-        // Only the hyphenated form, as the event's id is written.
-        let id = text.parse().map(EventId).map_err(|_| "must be a UUID")?;
-        if text.len() == 36 { Ok(Self(id)) } else { Err("must be a UUID with hyphens") }
-    }
-}
-
-text_columns!(NotificationId, ToldBy);
+text_columns!(NotificationId);
 
 row! {
     /// Something a user was told.
@@ -62,7 +43,7 @@ row! {
         /// Its identity.
         id: text NotificationId,
         /// The event that says so.
-        event_id: text ToldBy,
+        event_id: text EventId,
         /// Who was told.
         user_id: text UserId,
         /// About which order.
@@ -151,7 +132,7 @@ impl Evolve for Notification {
         };
         Some(Self {
             id: *id,
-            event_id: ToldBy(recorded.id),
+            event_id: recorded.id,
             user_id: *user_id,
             order_id: *order_id,
             kind: *kind,

@@ -1,6 +1,7 @@
 //! An event: what a service says happened, and the envelope it travels in.
 
 use std::fmt;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -18,6 +19,18 @@ impl fmt::Display for EventId {
         self.0.fmt(f)
     }
 }
+
+impl FromStr for EventId {
+    type Err = &'static str;
+
+    /// Only the hyphenated form, so that one id has one text.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let id = Uuid::try_parse(text).ok().filter(|_| text.len() == 36);
+        id.map(Self).ok_or("must be a UUID with hyphens")
+    }
+}
+
+crate::text_columns!(EventId);
 
 /// A place in a log, counted from 1; 0 is before the first.
 #[derive(

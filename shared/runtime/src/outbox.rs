@@ -19,7 +19,7 @@ pub struct OutboxEvent {
 }
 
 /// What an outbox knows of one stream.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct StreamHead {
     /// The version of its last event, 0 if it has none.
     pub(crate) version: Version,

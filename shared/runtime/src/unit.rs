@@ -339,9 +339,7 @@ impl<'a, S: Service> Unit<'a, S> {
         let mut events = Vec::with_capacity(drafts.len());
         let mut correlations = HashMap::with_capacity(drafts.len());
         for (draft, position) in drafts.into_iter().zip(self.head.0 + 1..) {
-            let Some(head) = streams.get_mut(&draft.stream) else {
-                continue;
-            };
+            let head = streams.entry(draft.stream.clone()).or_default();
             head.version = Version(head.version.0 + 1);
             let id = draft.id.to_string();
             if head.first.is_empty() {
