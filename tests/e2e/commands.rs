@@ -246,7 +246,7 @@ async fn what_could_not_be_handled_is_listed_and_settled(kind: Kind) {
          stream_version + 1, occurred_at, correlation_id, causation_id, actor, '', '{{}}' \
          from outbox where position = 1"
     );
-    stack.store.execute("inventory", &unknown).await;
+    stack.execute("inventory", &unknown).await;
     stack.restart().await;
     until("the event is parked", PATIENCE, async || {
         let found = told_json(&stack, "dead-letters list order --status parked").await;
@@ -356,10 +356,10 @@ async fn a_folder_or_an_address_that_is_in_use_is_exit_code_2() {
     let stack = Stack::start(Kind::Sqlite).await;
     stack.user(1_000).await;
     for command in ["serve --listen 127.0.0.1:0", "rebuild order", "rewind order", "migrate"] {
-        on(&stack.store, command).await.bad(2, "is in use by another process");
+        on(stack.store(), command).await.bad(2, "is in use by another process");
     }
     // Reading is allowed beside a server.
-    on(&stack.store, "verify").await.good();
+    on(stack.store(), "verify").await.good();
 
     let other = Store::new(Kind::Sqlite).await;
     let taken = stack.url("").replace("http://", "");
@@ -367,7 +367,7 @@ async fn a_folder_or_an_address_that_is_in_use_is_exit_code_2() {
     ended.bad(2, &format!("cannot listen on {taken}"));
     on(&other, "serve --listen nowhere").await.bad(2, "cannot listen on nowhere");
     // What had begun came to a clean end.
-    let mut after = Process::serve(&Options::default().arguments(&other)).await.0;
+    let mut after = Process::serve(&Options::default().arguments(other.arguments())).await.0;
     let careful = after.log().into_iter().find(|line| line.contains("cleanly"));
     assert_eq!(careful, None);
     after.terminate();
@@ -382,7 +382,7 @@ async fn migrate_makes_the_tables_and_may_be_repeated(kind: Kind) {
     }
     let verified = on(&store, "verify").await.good();
     assert!(verified.ends_with("verified: tables, outboxes and event store agree\n"), "{verified}");
-    let (mut process, url) = Process::serve(&Options::default().arguments(&store)).await;
+    let (mut process, url) = Process::serve(&Options::default().arguments(store.arguments())).await;
     let client = Client::new(url);
     client.ready().await;
     client.user(1_000).await;
@@ -439,30 +439,27 @@ async fn rebuild_makes_tables_anew_that_verify_agrees_with(kind: Kind) {
     let before = stack.all("/v1/orders").await;
     stack.stop().await;
     for service in ["order", "inventory", "logistics", "user"] {
-        let rebuilt = on(&stack.store, &format!("rebuild {service}")).await.good();
+        let rebuilt = on(stack.store(), &format!("rebuild {service}")).await.good();
         assert!(
             rebuilt.starts_with(&format!("rebuilt the tables of {service} from ")),
             "{rebuilt}"
         );
     }
-    assert_eq!(on(&stack.store, "rebuild audit").await.good(), "audit owns no tables\n");
-    stack
-        .store
-        .execute("order", "update orders set status = 'placed' where status = 'completed'")
-        .await;
-    let differs = on(&stack.store, "verify").await;
+    assert_eq!(on(stack.store(), "rebuild audit").await.good(), "audit owns no tables\n");
+    stack.execute("order", "update orders set status = 'placed' where status = 'completed'").await;
+    let differs = on(stack.store(), "verify").await;
     assert_eq!(differs.code, Some(1), "{differs:?}");
     assert!(
         differs.stdout.contains("orders") && differs.stdout.contains("expected"),
         "{differs:?}"
     );
-    let report = on(&stack.store, "verify --json").await;
+    let report = on(stack.store(), "verify --json").await;
     let report: Value = serde_json::from_str(&report.stdout).unwrap();
     assert_eq!(report["ok"], false);
     assert!(report["difference"]["place"].as_str().unwrap().contains("orders"), "{report}");
 
-    on(&stack.store, "rebuild order").await.good();
-    let verified = on(&stack.store, "verify --json").await.good();
+    on(stack.store(), "rebuild order").await.good();
+    let verified = on(stack.store(), "verify --json").await.good();
     let verified: Value = serde_json::from_str(&verified).unwrap();
     assert_eq!((&verified["ok"], &verified["difference"]), (&json!(true), &Value::Null));
     assert_eq!(verified["services"].as_array().unwrap().len(), 5, "{verified}");
@@ -476,7 +473,7 @@ async fn a_consumer_that_was_rewound_does_nothing_twice(kind: Kind) {
     let before = stack.all("/v1/audit/events").await;
     stack.stop().await;
     for service in ["order", "inventory", "logistics", "user"] {
-        let rewound = on(&stack.store, &format!("rewind {service}")).await.good();
+        let rewound = on(stack.store(), &format!("rewind {service}")).await.good();
         assert!(rewound.starts_with(service), "{rewound}");
     }
     stack.restart().await;
@@ -510,7 +507,7 @@ async fn options_come_from_the_environment_too() {
     let listed = output("WAYBILL_SERVER", &stack.url(""), "order list --json").await;
     assert_eq!(listed.0, Some(0));
     assert_eq!(serde_json::from_str::<Value>(&listed.1).unwrap()["items"], json!([]));
-    let folder = stack.store.arguments().pop().unwrap();
+    let folder = stack.store().arguments().pop().unwrap();
     let verified = output("WAYBILL_DATA_DIR", &folder, "verify").await;
     assert!(verified.0 == Some(0) && verified.1.contains("agree"), "{verified:?}");
     let bad = output("WAYBILL_PACKING", "soon", "serve").await;

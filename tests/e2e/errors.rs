@@ -76,7 +76,7 @@ impl House {
 
     /// Nothing of what was refused was a failure of the server, which goes on and stops cleanly.
     async fn ends_well(self) {
-        let metrics = self.stack.get("/metrics").await.expect(200).text;
+        let metrics = self.stack.metrics().await.concat();
         let failed = |line: &&str| {
             let counted = line.starts_with("http_requests_total");
             counted && line.contains("status=\"5") && !line.contains("/readyz")
@@ -379,7 +379,7 @@ async fn stock_beyond_what_can_be_counted_is_422() {
     house.stack.product("SAND", 1, 1_000_000).await;
     // No test can send a million receipts.
     let full = "update products set on_hand = 999999999999 where sku = 'SAND'";
-    house.stack.store.execute("inventory", full).await;
+    house.stack.execute("inventory", full).await;
     let receive = async |quantity: i64| {
         let receipt = json!({ "quantity": quantity });
         house.stack.post("/v1/products/SAND/receipts", &receipt).await
@@ -389,7 +389,7 @@ async fn stock_beyond_what_can_be_counted_is_422() {
     assert_eq!(product.body["on_hand"], LARGEST);
     receive(1).await.invalid(&["/quantity"]);
     let as_told = "update products set on_hand = 1000001 where sku = 'SAND'";
-    house.stack.store.execute("inventory", as_told).await;
+    house.stack.execute("inventory", as_told).await;
     house.ends_well().await;
 }
 

@@ -10,7 +10,7 @@ use waybill_runtime::Ids;
 
 use crate::load::{Load, each_exists_once};
 use crate::support::{
-    Client, Kind, Options, PATIENCE, Process, Stack, Store, World, make, on_test_server, run, until,
+    Client, Kind, Options, PATIENCE, Process, Stack, Store, World, make, run, until,
 };
 
 on_both!(
@@ -41,7 +41,7 @@ async fn killed_at_random_moments_under_load_nothing_answered_is_lost_or_doubled
         load.answered(kill * share + 1 + random(share)).await;
         tokio::time::sleep(Duration::from_millis(u64::try_from(random(40)).expect("it fits")))
             .await;
-        stack.kill();
+        stack.kill().await;
         stack.restart().await;
     }
     let answered = load.finish().await;
@@ -115,12 +115,7 @@ async fn while_postgres_is_away_callers_hear_so_and_afterwards_nothing_is_lost_o
     let world = plenty(&stack).await;
     let mut load = Load::start(&stack, &world, 6, 25);
     load.answered(30).await;
-    let database = stack.store.database();
-    on_test_server(&format!("alter database {database} allow_connections false")).await;
-    on_test_server(&format!(
-        "select pg_terminate_backend(pid) from pg_stat_activity where datname = '{database}'"
-    ))
-    .await;
+    stack.store().goes_away().await;
     until("the server says that it is not ready", Duration::from_secs(5), async || {
         (stack.get("/readyz").await.status == 503).then_some(())
     })
@@ -137,7 +132,7 @@ async fn while_postgres_is_away_callers_hear_so_and_afterwards_nothing_is_lost_o
         assert_ne!(refusing.header("retry-after"), "", "{refusing:?}");
     }
 
-    on_test_server(&format!("alter database {database} allow_connections true")).await;
+    stack.store().comes_back().await;
     stack.ready().await;
     let answered = load.finish().await;
     assert_eq!(answered.len(), 150);
@@ -148,29 +143,22 @@ async fn while_postgres_is_away_callers_hear_so_and_afterwards_nothing_is_lost_o
     stack.ends_well().await;
 }
 
-/// Stops a further server, which must be clean.
-async fn stop(mut process: Process) {
-    process.terminate();
-    assert_eq!(process.ended().await.code(), Some(0), "the server stops cleanly");
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_processes_that_share_the_services_complete_orders() {
     let shop = Options::default().services(&["order", "inventory", "audit"]);
     let bank = Options::default().services(&["logistics", "user"]);
     let stack = Stack::with(Kind::Postgres, shop).await;
-    let (process, bank) = stack.beside(&bank).await;
-    let world = World::split(&stack, &bank, &[(100, 20), (250, 20)], &[3_000, 100_000]).await;
+    let (mut process, bank) = stack.beside(&bank).await;
+    stack.turn_for(&["logistics", "user"], &bank.url(""));
+    let world = World::make(&stack, &[(100, 20), (250, 20)], &[3_000, 100_000]).await;
     let answered = Load::start(&stack, &world, 4, 15).finish().await;
-    let services =
-        [(&stack.client, "order"), (&stack, "inventory"), (&bank, "logistics"), (&bank, "user")];
-    let orders = world.balances_at(&stack, &bank, &services).await;
+    let orders = world.balances(&stack).await;
     assert_eq!(orders.len(), 60);
     each_exists_once(&stack, &answered, &orders).await;
     let completed = orders.values().filter(|order| order["status"] == "completed").count();
     // 40 pieces, and money for at least 30 of the orders.
     assert!((30..=40).contains(&completed), "{completed} orders were completed");
-    stop(process).await;
+    process.stop().await;
     stack.ends_well().await;
 }
 
@@ -178,7 +166,8 @@ async fn two_processes_that_share_the_services_complete_orders() {
 async fn processes_that_start_together_on_an_empty_database_make_its_tables_once() {
     let store = Store::new(Kind::Postgres).await;
     let services = [&["order", "audit"][..], &["inventory"], &["logistics"], &["user"], &[]];
-    let each = services.map(|services| Options::default().services(services).arguments(&store));
+    let each =
+        services.map(|services| Options::default().services(services).arguments(store.arguments()));
     let started = join_all(each.iter().map(|arguments| Process::serve(arguments))).await;
     for (_, url) in &started {
         Client::new(url.clone()).ready().await;
@@ -186,7 +175,7 @@ async fn processes_that_start_together_on_an_empty_database_make_its_tables_once
     let verify = [vec!["verify".to_owned()], store.arguments()].concat();
     let verified = run(&verify).await;
     assert_eq!(verified.code, Some(0), "{verified:?}");
-    join_all(started.into_iter().map(|(process, _)| stop(process))).await;
+    join_all(started.into_iter().map(async |(mut process, _)| process.stop().await)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -200,7 +189,7 @@ async fn two_replicas_of_everything_share_the_work_and_one_may_be_killed() {
         beside.spawn(place_while_served(second.clone(), customer.clone(), name));
     }
     load.answered(40).await;
-    replica.kill();
+    replica.kill().await;
     let answered = load.finish().await;
     let answered_beside: Vec<String> = beside.join_all().await.into_iter().flatten().collect();
     assert!(!answered_beside.is_empty(), "the second replica took orders");
@@ -217,7 +206,7 @@ async fn two_replicas_of_everything_share_the_work_and_one_may_be_killed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_second_process_on_the_same_folder_is_refused_in_a_sentence() {
     let stack = Stack::start(Kind::Sqlite).await;
-    let second = run(&stack.options.arguments(&stack.store)).await;
+    let second = run(&stack.options.arguments(stack.store().arguments())).await;
     assert_eq!(second.code, Some(2), "{second:?}");
     assert_eq!(second.stderr.lines().count(), 1, "{second:?}");
     assert!(second.stderr.contains("in use by another process"), "{second:?}");
@@ -228,9 +217,9 @@ async fn a_second_process_on_the_same_folder_is_refused_in_a_sentence() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_postgres_that_would_lose_answered_commits_is_refused_by_the_name_of_the_setting() {
     let store = Store::new(Kind::Postgres).await;
-    let set = format!("alter database {} set synchronous_commit = off", store.database());
-    on_test_server(&set).await;
-    let refused = run(&Options::default().arguments(&store)).await;
+    let (_, name, server) = store.database();
+    server.execute(&format!("alter database {name} set synchronous_commit = off")).await;
+    let refused = run(&Options::default().arguments(store.arguments())).await;
     assert_eq!(refused.code, Some(2), "{refused:?}");
     assert_eq!(refused.stderr.lines().count(), 1, "{refused:?}");
     assert!(refused.stderr.contains("synchronous_commit"), "{refused:?}");
@@ -264,17 +253,17 @@ async fn verify_says(stack: &Stack, parts: &[&str]) {
 async fn verify_names_a_row_that_was_tampered_with(kind: Kind) {
     let (stack, id) = one_order(kind).await;
     let change = format!("update orders set total = total - 1 where id = '{id}'");
-    stack.store.execute("order", &change).await;
+    stack.execute("order", &change).await;
     let row = format!("orders {id}");
     verify_says(&stack, &["order", &row, "column total", "499", "500"]).await;
     let mend = format!("update orders set total = total + 1 where id = '{id}'");
-    stack.store.execute("order", &mend).await;
+    stack.execute("order", &mend).await;
     assert_eq!(stack.verify().await.code, Some(0), "it is mended");
 
-    stack.store.execute("inventory", "update products set on_hand = on_hand + 1").await;
+    stack.execute("inventory", "update products set on_hand = on_hand + 1").await;
     verify_says(&stack, &["inventory", "products TEA", "column on_hand", "9", "8"]).await;
-    stack.store.execute("inventory", "update products set on_hand = on_hand - 1").await;
-    stack.store.execute("user", &format!("delete from payments where order_id = '{id}'")).await;
+    stack.execute("inventory", "update products set on_hand = on_hand - 1").await;
+    stack.execute("user", &format!("delete from payments where order_id = '{id}'")).await;
     let row = format!("payments {id}");
     verify_says(&stack, &["user", &row, "nothing"]).await;
 }
@@ -286,19 +275,19 @@ async fn verify_names_an_event_that_was_tampered_with(kind: Kind) {
          where type = 'order.placed' and stream = 'order-{id}'"
     );
     if kind == Kind::Postgres {
-        let refused = stack.store.try_execute("event_store", &change).await;
-        let refused = refused.expect_err("the event store is append-only").to_string();
+        let refused = stack.try_execute("event_store", &change).await;
+        let refused = refused.expect_err("the event store is append-only");
         assert!(refused.contains("append-only"), "{refused}");
-        stack.store.execute("event_store", "alter table event disable trigger user").await;
+        stack.execute("event_store", "alter table event disable trigger user").await;
     }
-    stack.store.execute("event_store", &change).await;
+    stack.execute("event_store", &change).await;
     verify_says(&stack, &["event_store: position", "order.placed", "data", "\"amount\":100"]).await;
     let mend = change.replace(":500", ":0").replace(":100", ":500").replace(":0", ":100");
-    stack.store.execute("event_store", &mend).await;
+    stack.execute("event_store", &mend).await;
     assert_eq!(stack.verify().await.code, Some(0), "it is mended");
 
     // The service's own history, with the event store left as it was.
     let change = change.replace("update event", "update outbox");
-    stack.store.execute("order", &change).await;
+    stack.execute("order", &change).await;
     verify_says(&stack, &["order.placed", "\"amount\":100"]).await;
 }

@@ -70,7 +70,7 @@ async fn a_repeat_after_a_restart_is_answered_as_before(kind: Kind) {
     stack.stop().await;
     stack.restart().await;
     assert_eq!(essence(&place(&stack).await), essence(&first));
-    stack.kill();
+    stack.kill().await;
     stack.restart().await;
     assert_eq!(essence(&place(&stack).await), essence(&first));
     assert_eq!(stack.all("/v1/orders").await.len(), 1);
@@ -160,7 +160,7 @@ async fn stock_and_money_that_come_in_count_once(kind: Kind) {
         assert_eq!((receive(&stack, "a").await, deposit(&stack, "a").await), (15, 700));
     }
     assert_eq!((receive(&stack, "b").await, deposit(&stack, "b").await), (20, 1_400));
-    stack.kill();
+    stack.kill().await;
     stack.restart().await;
     assert_eq!((receive(&stack, "a").await, deposit(&stack, "b").await), (15, 1_400));
     let tea = stack.get("/v1/products/TEA").await.expect(200);

@@ -19,6 +19,7 @@ const BOUND: Duration = Duration::from_mins(1);
 /// A running load.
 pub(crate) struct Load {
     clients: JoinSet<Vec<Answered>>,
+    goes_on: watch::Sender<bool>,
     answered: watch::Receiver<usize>,
     /// Answers "not now", all of which said when to come back.
     refused: watch::Receiver<usize>,
@@ -42,27 +43,39 @@ struct Counts {
 impl Load {
     /// This many clients, each of which places this many orders of one piece, one after the other.
     pub(crate) fn start(client: &Client, world: &World, clients: usize, each: usize) -> Self {
+        Self::run(client, world, clients, each, Duration::ZERO)
+    }
+
+    /// The same without an end: it goes on until [`Self::stop`], each client with this pause
+    /// between its orders.
+    pub(crate) fn steady(client: &Client, world: &World, clients: usize, pause: Duration) -> Self {
+        Self::run(client, world, clients, usize::MAX, pause)
+    }
+
+    fn run(client: &Client, world: &World, clients: usize, each: usize, pause: Duration) -> Self {
         let (answered, refused) = (watch::Sender::new(0), watch::Sender::new(0));
         let receivers = (answered.subscribe(), refused.subscribe());
         let counts = Counts { answered: Arc::new(answered), refused: Arc::new(refused) };
+        let goes_on = watch::Sender::new(true);
         let mut running = JoinSet::new();
         for number in 0..clients {
-            let (client, counts) = (client.clone(), counts.clone());
-            let requests: Vec<(String, Value)> =
-                (0..each).map(|n| request(world, number, n)).collect();
+            let (client, world, counts) = (client.clone(), world.clone(), counts.clone());
+            let goes_on = goes_on.subscribe();
             running.spawn(async move {
                 let mut done = Vec::new();
-                for (key, request) in requests {
+                while done.len() < each && *goes_on.borrow() {
+                    let (key, request) = request(&world, number, done.len());
                     let placing = place(&client, &key, &request, &counts);
                     let order = tokio::time::timeout(BOUND, placing).await;
                     let order = order.unwrap_or_else(|_| panic!("{key} was never answered"));
                     counts.answered.send_modify(|count| *count += 1);
                     done.push(Answered { key, request, order });
+                    tokio::time::sleep(pause).await;
                 }
                 done
             });
         }
-        Self { clients: running, answered: receivers.0, refused: receivers.1 }
+        Self { clients: running, goes_on, answered: receivers.0, refused: receivers.1 }
     }
 
     /// Waits until this many orders are answered.
@@ -88,6 +101,12 @@ impl Load {
     /// Waits until all orders are answered.
     pub(crate) async fn finish(self) -> Vec<Answered> {
         self.clients.join_all().await.into_iter().flatten().collect()
+    }
+
+    /// Ends a steady load: waits until what has begun is answered.
+    pub(crate) async fn stop(self) -> Vec<Answered> {
+        self.goes_on.send_replace(false);
+        self.finish().await
     }
 }
 

@@ -23,6 +23,7 @@ macro_rules! on_both {
     };
 }
 
+mod apart;
 mod audit;
 mod commands;
 mod document;

@@ -124,7 +124,7 @@ async fn a_stream_that_is_cut_off_goes_on_without_a_gap_or_a_repeat(kind: Kind) 
         seen.extend(events.take(5).await);
         last = seen.last().and_then(|item| item["position"].as_i64());
         if round == 1 {
-            stack.kill();
+            stack.kill().await;
             stack.restart().await;
         }
         stack.until_status(&order, "completed").await;
@@ -229,8 +229,7 @@ async fn events_that_another_process_appends_arrive() {
         assert_eq!(told[0]["event"]["data"]["name"], name);
         assert!(began.elapsed() < PROMPTLY, "{:?}", began.elapsed());
     }
-    process.terminate();
-    assert_eq!(process.ended().await.code(), Some(0));
+    process.stop().await;
     assert_eq!(events.next().await, None, "a stream ends when its server does");
     stack.ends_well().await;
 }

@@ -1,5 +1,6 @@
 //! A small JSON client.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
@@ -18,7 +19,34 @@ const ENDS: [&str; 3] = ["completed", "rejected", "cancelled"];
 #[derive(Clone, Debug)]
 pub(crate) struct Client {
     http: reqwest::Client,
-    base: Arc<RwLock<String>>,
+    servers: Arc<RwLock<Servers>>,
+}
+
+/// Where requests go.
+#[derive(Debug)]
+struct Servers {
+    base: String,
+    /// Services that are elsewhere.
+    apart: BTreeMap<String, String>,
+}
+
+impl Servers {
+    fn of(&self, path: &str) -> &str {
+        service_of(path).and_then(|service| self.apart.get(service)).unwrap_or(&self.base)
+    }
+}
+
+/// The service that answers a path, where that is one of them.
+fn service_of(path: &str) -> Option<&str> {
+    let mut parts = path.strip_prefix("/v1/")?.split(['/', '?']);
+    match parts.next()? {
+        "orders" => Some("order"),
+        "products" => Some("inventory"),
+        "shipments" => Some("logistics"),
+        "users" => Some("user"),
+        "ops" => parts.next(),
+        _ => None,
+    }
 }
 
 /// What a server answered.
@@ -99,17 +127,25 @@ impl Client {
         // The first of its kind in the process counts; a second call changes nothing.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder().timeout(ANSWER).build().expect("a client");
-        Self { http, base: Arc::new(RwLock::new(base)) }
+        let servers = Servers { base, apart: BTreeMap::new() };
+        Self { http, servers: Arc::new(RwLock::new(servers)) }
     }
 
     /// From now on it is this server that is asked, by clones too.
     pub(crate) fn turn_to(&self, base: String) {
-        *self.base.write().expect("no thread panics with it") = base;
+        self.servers.write().expect("no thread panics with it").base = base;
+    }
+
+    /// From now on this server is asked for what these services serve, by clones too.
+    pub(crate) fn turn_for(&self, services: &[&str], base: &str) {
+        let mut servers = self.servers.write().expect("no thread panics with it");
+        let apart = services.iter().map(|&service| (service.to_owned(), base.to_owned()));
+        servers.apart.extend(apart);
     }
 
     /// The address of a path.
     pub(crate) fn url(&self, path: &str) -> String {
-        format!("{}{path}", self.base.read().expect("no thread panics with it"))
+        format!("{}{path}", self.servers.read().expect("no thread panics with it").of(path))
     }
 
     pub(crate) fn ask(&self, method: Method, path: &str) -> Ask {

@@ -1,15 +1,17 @@
 //! What every case needs: a database, servers on it, a client, and things to order.
 //!
 //! # Layout
-//! - [`Kind`], [`Store`]: a fresh database of either kind, removed in the end.
+//! - [`Stack`], [`Options`]: servers with fresh data and a client, whatever they run on.
+//! - [`Kind`], [`Store`], [`Server`]: a fresh database of either kind, removed in the end.
 //! - [`Process`]: one running `waybill`, and every way to end it.
-//! - [`Stack`], [`Options`]: a store with a server on it, and further servers beside it.
 //! - [`Client`], [`Reply`]: JSON over HTTP. [`make`]: products, users and orders.
 //! - [`World`]: products and customers, and whether the books balance in the end.
 //! - [`until`]: waiting for a condition, with a bound.
 
 mod client;
+mod local;
 pub(crate) mod make;
+mod options;
 mod problem;
 mod process;
 mod stack;
@@ -19,9 +21,10 @@ mod wait;
 mod world;
 
 pub(crate) use client::{Client, Reply};
+pub(crate) use options::Options;
 pub(crate) use process::{Ended, Process, executable, run};
-pub(crate) use stack::{Options, Stack};
+pub(crate) use stack::Stack;
 pub(crate) use stopwatch::Stopwatch;
-pub(crate) use store::{Kind, Store, on_test_server};
+pub(crate) use store::{Kind, Server, Store};
 pub(crate) use wait::{PATIENCE, until};
 pub(crate) use world::World;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::wait::{PATIENCE, until};
 
-/// How long a server may take to stop when it is told to.
+/// How long a server may take to end when it is told to.
 const STOP: Duration = Duration::from_secs(10);
 /// Lines of a server's log that are shown when its test fails.
 const SHOWN: usize = 300;
@@ -57,9 +57,16 @@ impl Process {
     }
 
     /// Kills it without a warning, as `kill -9` does.
-    pub(crate) fn kill(&mut self) {
+    pub(crate) async fn kill(&mut self) {
         self.child.kill().expect("it can be killed");
-        self.child.wait().expect("it ends");
+        self.ended().await;
+    }
+
+    /// Stops it with SIGTERM, which must be clean.
+    pub(crate) async fn stop(&mut self) {
+        self.terminate();
+        let status = self.ended().await;
+        assert_eq!(status.code(), Some(0), "the server stops cleanly");
     }
 
     /// Asks it to stop, as `kill` does.
@@ -69,9 +76,9 @@ impl Process {
         assert!(sent.expect("a shell starts").success(), "the signal reaches the server");
     }
 
-    /// Waits for its end after [`Self::terminate`].
+    /// Waits for its end after it was told to.
     pub(crate) async fn ended(&mut self) -> ExitStatus {
-        until("the server ends after SIGTERM", STOP, async || {
+        until("the server ends when it is told to", STOP, async || {
             self.child.try_wait().expect("a child of this process")
         })
         .await

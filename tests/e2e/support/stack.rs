@@ -1,88 +1,26 @@
-//! A store with a server on it, and further servers beside it.
+//! A deployment with fresh data, and a client of it.
 
 use std::ops::Deref;
 
 use super::client::Client;
-use super::process::{Ended, Process, run};
+use super::local::Local;
+use super::options::Options;
+use super::process::{Ended, Process};
 use super::store::{Kind, Store};
+use super::world::WRITERS;
 
-/// How a server is started. By default everything runs, and parcels arrive at once.
-#[derive(Clone, Debug)]
-pub(crate) struct Options {
-    services: Vec<String>,
-    packing: String,
-    transit: String,
-    carrier: String,
-    deadline: String,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            services: Vec::new(),
-            packing: "0s".to_owned(),
-            transit: "0s".to_owned(),
-            carrier: "simulated".to_owned(),
-            deadline: "15m".to_owned(),
-        }
-    }
-}
-
-impl Options {
-    /// Only these services.
-    pub(crate) fn services(mut self, services: &[&str]) -> Self {
-        self.services = services.iter().map(|&service| service.to_owned()).collect();
-        self
-    }
-
-    /// How long a parcel is packed, such as `60s`.
-    pub(crate) fn packing(mut self, packing: &str) -> Self {
-        packing.clone_into(&mut self.packing);
-        self
-    }
-
-    /// How long the simulated carrier takes.
-    pub(crate) fn transit(mut self, transit: &str) -> Self {
-        transit.clone_into(&mut self.transit);
-        self
-    }
-
-    /// Parcels move only by what is posted to their tracking route.
-    pub(crate) fn manual_carrier(mut self) -> Self {
-        "manual".clone_into(&mut self.carrier);
-        self
-    }
-
-    /// How long an order may wait for its answers.
-    pub(crate) fn deadline(mut self, deadline: &str) -> Self {
-        deadline.clone_into(&mut self.deadline);
-        self
-    }
-
-    pub(crate) fn arguments(&self, store: &Store) -> Vec<String> {
-        let pairs = [
-            ("--listen", "127.0.0.1:0"),
-            ("--packing", &self.packing),
-            ("--carrier-transit", &self.transit),
-            ("--carrier", &self.carrier),
-            ("--order-deadline", &self.deadline),
-        ];
-        let options = pairs.iter().flat_map(|(name, value)| [*name, *value]).map(str::to_owned);
-        let serve = ["serve".to_owned()].into_iter();
-        serve.chain(self.services.clone()).chain(options).chain(store.arguments()).collect()
-    }
-}
-
-/// A server, ready for requests; what a client can do, it can do. Fields are dropped in their
-/// order: the server ends before its store.
+/// Servers, ready for requests; what a client can do, it can do.
 #[derive(Debug)]
 pub(crate) struct Stack {
     pub(crate) client: Client,
-    pub(crate) process: Process,
-    /// Those that were killed or stopped before it.
-    past: Vec<Process>,
     pub(crate) options: Options,
-    pub(crate) store: Store,
+    deployment: Deployment,
+}
+
+/// Where the servers run.
+#[derive(Debug)]
+enum Deployment {
+    Local(Local),
 }
 
 impl Deref for Stack {
@@ -94,67 +32,98 @@ impl Deref for Stack {
 }
 
 impl Stack {
-    /// A server of everything on a fresh database.
+    /// Servers of everything on fresh data.
     pub(crate) async fn start(kind: Kind) -> Self {
         Self::with(kind, Options::default()).await
     }
 
-    /// A server with these options on a fresh database.
+    /// Servers with these options on fresh data.
     pub(crate) async fn with(kind: Kind, options: Options) -> Self {
-        let store = Store::new(kind).await;
-        let (process, url) = Process::serve(&options.arguments(&store)).await;
+        let (local, url) = Local::start(Store::new(kind).await, &options).await;
         let client = Client::new(url);
         client.ready().await;
-        Self { client, process, past: Vec::new(), options, store }
+        Self { client, options, deployment: Deployment::Local(local) }
     }
 
-    /// One more server on the same data, which must be Postgres for that; its client.
+    /// The one process of a case that is about processes.
+    fn local(&self) -> &Local {
+        match &self.deployment {
+            Deployment::Local(local) => local,
+        }
+    }
+
+    /// The store of a case that is about one process.
+    pub(crate) fn store(&self) -> &Store {
+        &self.local().store
+    }
+
+    /// One more process on the same data, which must be Postgres for that; its client.
     pub(crate) async fn beside(&self, options: &Options) -> (Process, Client) {
-        let (process, url) = Process::serve(&options.arguments(&self.store)).await;
-        let client = Client::new(url);
-        client.ready().await;
-        (process, client)
+        self.local().beside(options).await
     }
 
-    /// Kills the server without a warning. [`Self::restart`] starts it again.
-    pub(crate) fn kill(&mut self) {
-        self.process.kill();
+    /// Kills all servers without a warning. [`Self::restart`] starts them again.
+    pub(crate) async fn kill(&mut self) {
+        match &mut self.deployment {
+            Deployment::Local(local) => local.kill().await,
+        }
     }
 
-    /// Stops the server with SIGTERM: it must exit with 0 within 10 s.
+    /// Stops all servers with SIGTERM: each must exit with 0 within 10 s.
     pub(crate) async fn stop(&mut self) {
-        self.process.terminate();
-        let status = self.process.ended().await;
-        assert_eq!(status.code(), Some(0), "the server stops cleanly");
+        match &mut self.deployment {
+            Deployment::Local(local) => local.stop().await,
+        }
     }
 
-    /// Starts the server again on the same data, as `options` now say, and waits until it is ready.
-    /// Clients and their clones ask the new one.
+    /// Starts the servers again on the same data, as `options` now say, and waits until they are
+    /// ready. Clients and their clones ask the new ones.
     pub(crate) async fn restart(&mut self) {
-        let (process, url) = Process::serve(&self.options.arguments(&self.store)).await;
-        self.past.push(std::mem::replace(&mut self.process, process));
-        self.client.turn_to(url);
-        self.client.ready().await;
+        match &mut self.deployment {
+            Deployment::Local(local) => {
+                self.client.turn_to(local.restart(&self.options).await);
+                self.client.ready().await;
+            }
+        }
     }
 
     /// What `waybill verify` says about the data.
     pub(crate) async fn verify(&self) -> Ended {
-        run(&[vec!["verify".to_owned()], self.store.arguments()].concat()).await
+        match &self.deployment {
+            Deployment::Local(local) => local.verify().await,
+        }
+    }
+
+    /// Runs SQL on an owner's tables, behind the back of the servers.
+    pub(crate) async fn execute(&self, owner: &str, sql: &str) {
+        self.try_execute(owner, sql).await.expect("the statement runs");
+    }
+
+    /// The same where the database may refuse; what it said then.
+    pub(crate) async fn try_execute(&self, owner: &str, sql: &str) -> Result<(), String> {
+        match &self.deployment {
+            Deployment::Local(local) => {
+                local.store.try_execute(owner, sql).await.map_err(|error| error.to_string())
+            }
+        }
+    }
+
+    /// What each server counts, as Prometheus text.
+    pub(crate) async fn metrics(&self) -> Vec<String> {
+        match &self.deployment {
+            Deployment::Local(_) => vec![self.get("/metrics").await.expect(200).text],
+        }
     }
 
     /// Nothing was put aside as impossible to handle.
     async fn has_no_dead_letters(&self) {
-        let all = ["order", "inventory", "logistics", "user"];
-        let here = |service: &&str| {
-            self.options.services.is_empty() || self.options.services.iter().any(|s| s == service)
-        };
-        for service in all.into_iter().filter(here) {
+        for service in WRITERS.into_iter().filter(|service| self.options.runs(service)) {
             let letters = self.all(&format!("/v1/ops/{service}/dead-letters")).await;
             assert!(letters.is_empty(), "{service}: {letters:#?}");
         }
     }
 
-    /// Stops the server, which must be clean, and proves the data, which must agree. Nothing may
+    /// Stops the servers, which must be clean, and proves the data, which must agree. Nothing may
     /// have been put aside as impossible to handle.
     pub(crate) async fn ends_well(mut self) {
         self.has_no_dead_letters().await;

@@ -17,35 +17,62 @@ pub(crate) enum Kind {
 #[derive(Debug)]
 pub(crate) enum Store {
     Folder(TempDir),
-    Database { name: String, url: String },
+    Database { server: Server, name: String, url: String },
 }
 
-/// Where Postgres is. Tests never skip it silently.
-fn test_server() -> String {
-    std::env::var("WAYBILL_TEST_DATABASE_URL").expect(
-        "WAYBILL_TEST_DATABASE_URL names a Postgres to test with; `scripts/test` starts one",
-    )
+/// The Postgres servers to test with; the second is for services that are apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Server {
+    First,
+    Second,
 }
+
+impl Server {
+    /// Where it is. Tests never skip it silently.
+    fn address(self) -> String {
+        let variable = match self {
+            Self::First => "WAYBILL_TEST_DATABASE_URL",
+            Self::Second => "WAYBILL_TEST_SECOND_DATABASE_URL",
+        };
+        let named = std::env::var(variable);
+        named.unwrap_or_else(|_| {
+            panic!("{variable} names a Postgres to test with; `scripts/test` starts one")
+        })
+    }
+
+    /// Runs SQL on its own database.
+    pub(crate) async fn execute(self, sql: &str) {
+        let connection = AnyConnection::connect(&self.address()).await;
+        let mut connection = connection.expect("the test server answers");
+        let sql = AssertSqlSafe(sql.to_owned());
+        sqlx::raw_sql(sql).execute(&mut connection).await.expect("the statement runs");
+        connection.close().await.expect("the connection ends");
+    }
+}
+
+/// How many databases this process has made.
+static COUNT: AtomicU32 = AtomicU32::new(0);
 
 impl Store {
     pub(crate) async fn new(kind: Kind) -> Self {
         sqlx::any::install_default_drivers();
         match kind {
             Kind::Sqlite => Self::Folder(TempDir::new().expect("a folder for the test")),
-            Kind::Postgres => Self::fresh_database().await,
+            Kind::Postgres => Self::on(Server::First).await,
         }
     }
 
-    async fn fresh_database() -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
+    /// A fresh database of this server.
+    pub(crate) async fn on(server: Server) -> Self {
+        sqlx::any::install_default_drivers();
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("e2e_{}_{number}", std::process::id());
-        on_test_server(&format!("drop database if exists {name} with (force)")).await;
-        on_test_server(&format!("create database {name}")).await;
-        let server = test_server();
-        let (base, rest) = server.rsplit_once('/').expect("the address ends in a database");
+        server.execute(&format!("drop database if exists {name} with (force)")).await;
+        server.execute(&format!("create database {name}")).await;
+        let address = server.address();
+        let (base, rest) = address.rsplit_once('/').expect("the address ends in a database");
         let options = rest.split_once('?').map_or_else(String::new, |(_, o)| format!("?{o}"));
-        Self::Database { url: format!("{base}/{name}{options}"), name }
+        Self::Database { url: format!("{base}/{name}{options}"), name, server }
     }
 
     /// The options of the command line that say where the data is.
@@ -56,12 +83,26 @@ impl Store {
         }
     }
 
-    /// The name of the Postgres database.
-    pub(crate) fn database(&self) -> &str {
+    /// The address of the Postgres database, and its name on which server.
+    pub(crate) fn database(&self) -> (&str, &str, Server) {
         match self {
             Self::Folder(_) => panic!("this case is on SQLite"),
-            Self::Database { name, .. } => name,
+            Self::Database { url, name, server } => (url, name, *server),
         }
+    }
+
+    /// The Postgres database goes away: connections end, and there are no new ones.
+    pub(crate) async fn goes_away(&self) {
+        let (_, name, server) = self.database();
+        server.execute(&format!("alter database {name} allow_connections false")).await;
+        let connections = format!("from pg_stat_activity where datname = '{name}'");
+        server.execute(&format!("select pg_terminate_backend(pid) {connections}")).await;
+    }
+
+    /// And comes back.
+    pub(crate) async fn comes_back(&self) {
+        let (_, name, server) = self.database();
+        server.execute(&format!("alter database {name} allow_connections true")).await;
     }
 
     /// Runs SQL on an owner's tables, behind the back of the servers.
@@ -91,27 +132,19 @@ impl Store {
 
 impl Drop for Store {
     fn drop(&mut self) {
-        if let Self::Database { name, .. } = self {
+        if let Self::Database { name, server, .. } = self {
+            let server = *server;
             let sql = format!("drop database if exists {name} with (force)");
             // A destructor cannot wait within the runtime of the test.
             let dropping = std::thread::spawn(move || {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-                runtime.expect("a runtime").block_on(on_test_server(&sql));
+                runtime.expect("a runtime").block_on(server.execute(&sql));
             });
             if dropping.join().is_err() {
                 eprintln!("the database of a test could not be dropped");
             }
         }
     }
-}
-
-/// Runs SQL on the test server's own database.
-pub(crate) async fn on_test_server(sql: &str) {
-    let connection = AnyConnection::connect(&test_server()).await;
-    let mut connection = connection.expect("the test server answers");
-    let sql = AssertSqlSafe(sql.to_owned());
-    sqlx::raw_sql(sql).execute(&mut connection).await.expect("the statement runs");
-    connection.close().await.expect("the connection ends");
 }
 
 fn text(path: &Path) -> String {

@@ -9,7 +9,7 @@ use super::client::Client;
 use super::wait::{PATIENCE, until};
 
 /// The services that have an outbox and a consumer.
-const WRITERS: [&str; 4] = ["order", "inventory", "logistics", "user"];
+pub(super) const WRITERS: [&str; 4] = ["order", "inventory", "logistics", "user"];
 
 /// What there was to begin with, to compare with what there is in the end.
 #[derive(Clone, Debug)]
@@ -23,24 +23,14 @@ pub(crate) struct World {
 impl World {
     /// Lists products (price and quantity of each) and registers customers with this much money.
     pub(crate) async fn make(client: &Client, products: &[(i64, i64)], customers: &[i64]) -> Self {
-        Self::split(client, client, products, customers).await
-    }
-
-    /// The same where users are at another address than products and orders.
-    pub(crate) async fn split(
-        shop: &Client,
-        bank: &Client,
-        products: &[(i64, i64)],
-        customers: &[i64],
-    ) -> Self {
         let mut world = Self { products: Vec::new(), customers: Vec::new() };
         for (number, (price, quantity)) in products.iter().enumerate() {
             let sku = format!("P-{number}");
-            shop.product(&sku, *price, *quantity).await;
+            client.product(&sku, *price, *quantity).await;
             world.products.push((sku, *price, *quantity));
         }
         for money in customers {
-            world.customers.push((bank.user(*money).await, *money));
+            world.customers.push((client.user(*money).await, *money));
         }
         world
     }
@@ -48,30 +38,23 @@ impl World {
     /// Waits until every order has ended and nothing is on its way, then compares stock and money
     /// with what the completed orders took. Every order, by its id.
     pub(crate) async fn balances(&self, client: &Client) -> BTreeMap<String, Value> {
-        let everywhere = WRITERS.map(|service| (client, service));
-        self.balances_at(client, client, &everywhere).await
-    }
-
-    /// The same where users are at another address; `services` says where each service is.
-    pub(crate) async fn balances_at(
-        &self,
-        shop: &Client,
-        bank: &Client,
-        services: &[(&Client, &str)],
-    ) -> BTreeMap<String, Value> {
-        let orders = ended(shop).await;
-        quiet(services).await;
+        let orders = ended(client).await;
+        client.quiet().await;
         let completed = || orders.values().filter(|order| order["status"] == "completed");
         for (sku, _, quantity) in &self.products {
             let lines = completed().flat_map(|order| order["lines"].as_array().expect("lines"));
             let sold: i64 = lines.filter(|line| line["sku"] == **sku).map(quantity_of).sum();
-            assert_eq!(shop.stock(sku).await, (quantity - sold, 0), "{sku}, of which {sold} sold");
+            assert_eq!(
+                client.stock(sku).await,
+                (quantity - sold, 0),
+                "{sku}, of which {sold} sold"
+            );
             assert!(sold <= *quantity, "{sold} of {quantity} {sku} were sold");
         }
         for (id, money) in &self.customers {
             let mine = completed().filter(|order| order["customer_id"] == **id);
             let spent: i64 = mine.map(|order| amount(&order["total"])).sum();
-            assert_eq!(bank.balance(id).await, (money - spent, 0), "{id} spent {spent}");
+            assert_eq!(client.balance(id).await, (money - spent, 0), "{id} spent {spent}");
         }
         orders
     }
@@ -86,37 +69,14 @@ fn amount(money: &Value) -> i64 {
 }
 
 /// Waits until every order has come to its end; each by its id.
-async fn ended(shop: &Client) -> BTreeMap<String, Value> {
+async fn ended(client: &Client) -> BTreeMap<String, Value> {
     let mut orders = BTreeMap::new();
-    for order in shop.all("/v1/orders").await {
+    for order in client.all("/v1/orders").await {
         let id = order["id"].as_str().expect("an id").to_owned();
-        let order = shop.until_ended(&id).await;
+        let order = client.until_ended(&id).await;
         assert!(orders.insert(id.clone(), order).is_none(), "{id} is listed twice");
     }
     orders
-}
-
-/// Waits until these services have told everything and heard everything. What timers will bring is
-/// not seen by this.
-async fn quiet(services: &[(&Client, &str)]) {
-    let mut before = Vec::new();
-    until("the services have told and heard everything", PATIENCE, async || {
-        let mut now = Vec::new();
-        let mut lag = 0;
-        for (client, service) in services {
-            for part in ["outbox", "consumers"] {
-                let path = format!("/v1/ops/{service}/{part}");
-                let reply = client.get(&path).await.expect(200);
-                let progress = reply.body["items"].get(0).unwrap_or(&reply.body).clone();
-                lag += progress["lag"].as_i64().expect("a lag");
-                now.push(progress["head"].as_i64().expect("a head"));
-            }
-        }
-        let still = lag == 0 && now == before;
-        before = now;
-        still.then_some(())
-    })
-    .await;
 }
 
 impl Client {
@@ -141,8 +101,23 @@ impl Client {
         of_order.map(|one| one["kind"].as_str().expect("a kind").to_owned()).collect()
     }
 
-    /// Waits until all services here have told everything and heard everything.
+    /// Waits until all services have told everything and heard everything. What timers will bring
+    /// is not seen by this.
     pub(crate) async fn quiet(&self) {
-        quiet(&WRITERS.map(|service| (self, service))).await;
+        let mut before = Vec::new();
+        until("the services have told and heard everything", PATIENCE, async || {
+            let mut now = Vec::new();
+            let mut lag = 0;
+            for (service, part) in WRITERS.iter().flat_map(|s| [(s, "outbox"), (s, "consumers")]) {
+                let reply = self.get(&format!("/v1/ops/{service}/{part}")).await.expect(200);
+                let progress = reply.body["items"].get(0).unwrap_or(&reply.body).clone();
+                lag += progress["lag"].as_i64().expect("a lag");
+                now.push(progress["head"].as_i64().expect("a head"));
+            }
+            let still = lag == 0 && now == before;
+            before = now;
+            still.then_some(())
+        })
+        .await;
     }
 }

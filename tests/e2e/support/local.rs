@@ -1,0 +1,51 @@
+//! Servers as processes of this machine.
+
+use super::client::Client;
+use super::options::Options;
+use super::process::{Ended, Process, run};
+use super::store::Store;
+
+/// One process on a store of its own. Fields are dropped in their order: the process ends before
+/// its store.
+#[derive(Debug)]
+pub(crate) struct Local {
+    process: Process,
+    /// Those that were killed or stopped before it.
+    past: Vec<Process>,
+    pub(super) store: Store,
+}
+
+impl Local {
+    /// A process on a fresh store; where it serves.
+    pub(super) async fn start(store: Store, options: &Options) -> (Self, String) {
+        let (process, url) = Process::serve(&options.arguments(store.arguments())).await;
+        (Self { process, past: Vec::new(), store }, url)
+    }
+
+    pub(super) async fn kill(&mut self) {
+        self.process.kill().await;
+    }
+
+    pub(super) async fn stop(&mut self) {
+        self.process.stop().await;
+    }
+
+    /// Another process on the same data; where it serves.
+    pub(super) async fn restart(&mut self, options: &Options) -> String {
+        let (process, url) = Process::serve(&options.arguments(self.store.arguments())).await;
+        self.past.push(std::mem::replace(&mut self.process, process));
+        url
+    }
+
+    /// One more process on the same data, and its client.
+    pub(super) async fn beside(&self, options: &Options) -> (Process, Client) {
+        let (process, url) = Process::serve(&options.arguments(self.store.arguments())).await;
+        let client = Client::new(url);
+        client.ready().await;
+        (process, client)
+    }
+
+    pub(super) async fn verify(&self) -> Ended {
+        run(&[vec!["verify".to_owned()], self.store.arguments()].concat()).await
+    }
+}
