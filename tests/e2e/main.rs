@@ -36,3 +36,4 @@ mod reading;
 mod scarce;
 mod stream;
 mod support;
+mod walls;
