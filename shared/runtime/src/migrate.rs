@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use sqlx::error::DatabaseError;
 use sqlx::migrate::{Migrate, MigrateError, MigrationType, Migrator};
 use tracing::warn;
 
@@ -201,7 +202,7 @@ fn found_locked(error: &MigrateError) -> bool {
     let (MigrateError::Execute(cause) | MigrateError::ExecuteMigration(cause, _)) = error else {
         return false;
     };
-    let code = cause.as_database_error().and_then(|refused| refused.code());
+    let code = cause.as_database_error().and_then(DatabaseError::code);
     code.is_some_and(|code| code == "55P03")
 }
 
