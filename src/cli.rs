@@ -2,12 +2,13 @@
 
 #![expect(clippy::doc_markdown, reason = "these comments are the help that people read")]
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use reqwest::Url;
 use waybill_contract::logistics::CarrierMode;
 use waybill_contract::{OrderId, Quantity, Sku, Text, UserId};
 use waybill_order::Status;
@@ -78,8 +79,11 @@ pub(crate) enum Command {
     ///
     /// For an event store that was lost or restored. What was handled stays marked and is skipped.
     Rewind(ServiceOptions),
-    /// Apply the migrations.
-    Migrate(StoreOptions),
+    /// Apply the migrations; with --roles also set who may do what in the database.
+    ///
+    /// A server applies them itself where it may. Those of a new version may be applied while the
+    /// old one serves.
+    Migrate(MigrateOptions),
 }
 
 /// Where the data is.
@@ -91,26 +95,77 @@ pub(crate) struct StoreOptions {
     /// Postgres database instead, such as postgres://user@host/name: a schema for each service.
     #[arg(long, env = "WAYBILL_DATABASE_URL", value_name = "URL", hide_env_values = true)]
     pub(crate) database_url: Option<String>,
+    /// File with the password for it, which then need not stand in the address.
+    #[arg(
+        long,
+        env = "WAYBILL_DATABASE_PASSWORD_FILE",
+        value_name = "FILE",
+        requires = "database_url"
+    )]
+    pub(crate) database_password_file: Option<PathBuf>,
     /// Postgres database of the event store, if that is another one.
     #[arg(long, env = "WAYBILL_EVENT_STORE_URL", value_name = "URL", hide_env_values = true)]
     pub(crate) event_store_url: Option<String>,
+    /// File with the password for it.
+    #[arg(
+        long,
+        env = "WAYBILL_EVENT_STORE_PASSWORD_FILE",
+        value_name = "FILE",
+        requires = "event_store_url"
+    )]
+    pub(crate) event_store_password_file: Option<PathBuf>,
 }
 
 impl StoreOptions {
     /// Where services keep their tables.
-    pub(crate) fn location(&self) -> Location {
+    pub(crate) fn location(&self) -> Result<Location, BadSecret> {
         match &self.database_url {
-            Some(url) => Location::Postgres(url.clone()),
-            None => Location::Folder(self.data_dir.clone()),
+            Some(url) => address(url, self.database_password_file.as_deref()),
+            None => Ok(Location::Folder(self.data_dir.clone())),
         }
     }
 
     /// Where the event store is.
-    pub(crate) fn event_store(&self) -> Location {
-        self.event_store_url
-            .as_ref()
-            .map_or_else(|| self.location(), |url| Location::Postgres(url.clone()))
+    pub(crate) fn event_store(&self) -> Result<Location, BadSecret> {
+        match &self.event_store_url {
+            Some(url) => address(url, self.event_store_password_file.as_deref()),
+            None => self.location(),
+        }
     }
+}
+
+/// An address with the password that stands in a file. What is no address is found out by those
+/// who use it.
+fn address(url: &str, password_file: Option<&Path>) -> Result<Location, BadSecret> {
+    let mut address = url.to_owned();
+    if let Some(file) = password_file {
+        let password = secret(file)?;
+        if let Ok(mut parsed) = Url::parse(url)
+            && parsed.set_password(Some(&password)).is_ok()
+        {
+            address = parsed.into();
+        }
+    }
+    Ok(Location::Postgres(address))
+}
+
+/// What a file of one line holds.
+pub(crate) fn secret(file: &Path) -> Result<String, BadSecret> {
+    let bad = |cause: String| BadSecret { file: file.to_owned(), cause };
+    let text = std::fs::read_to_string(file).map_err(|error| bad(error.to_string()))?;
+    let secret = text.trim_end_matches(['\r', '\n']);
+    if secret.is_empty() || secret.contains(['\r', '\n', '\0']) {
+        return Err(bad("it must hold the password in one line".to_owned()));
+    }
+    Ok(secret.to_owned())
+}
+
+/// A file does not tell the password that it should.
+#[derive(Debug, thiserror::Error)]
+#[error("the password file {} cannot be used: {cause}", file.display())]
+pub(crate) struct BadSecret {
+    file: PathBuf,
+    cause: String,
 }
 
 #[derive(Clone, Debug, Args)]
@@ -166,6 +221,21 @@ pub(crate) struct VerifyOptions {
     /// Print the result as JSON.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct MigrateOptions {
+    /// Services to migrate, where not all are at this place; all of them if none is named. The
+    /// event store always is.
+    #[arg(value_name = "SERVICE")]
+    pub(crate) services: Vec<Name>,
+    #[command(flatten)]
+    pub(crate) store: StoreOptions,
+    /// Folder with a file for each service, named as the service, that holds a password: makes a
+    /// Postgres role waybill_SERVICE with it, which can do what the service does and nothing else.
+    /// The database is closed to everyone else but its owner.
+    #[arg(long, env = "WAYBILL_ROLES", value_name = "FOLDER", requires = "database_url")]
+    pub(crate) roles: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, Args)]

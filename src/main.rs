@@ -24,7 +24,7 @@ use clap::Parser as _;
 use tracing_subscriber::EnvFilter;
 use waybill_runtime::OpenError;
 
-use crate::cli::{Cli, Command};
+use crate::cli::{BadSecret, Cli, Command};
 use crate::client::ClientError;
 
 fn main() -> ExitCode {
@@ -71,6 +71,9 @@ fn log(quiet: bool) {
 fn complain(error: &anyhow::Error) -> ExitCode {
     eprintln!("waybill: {error:#}");
     let bad_server = matches!(error.downcast_ref::<ClientError>(), Some(ClientError::BadServer(_)));
-    let setup = bad_server || error.is::<OpenError>() || error.is::<serve::CannotListen>();
+    let setup = bad_server
+        || error.is::<OpenError>()
+        || error.is::<BadSecret>()
+        || error.is::<serve::CannotListen>();
     ExitCode::from(if setup { 2 } else { 1 })
 }

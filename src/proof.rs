@@ -5,12 +5,13 @@ use std::process::ExitCode;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use waybill_runtime::fold::{Difference, EventStoreSnapshot, Finding};
-use waybill_runtime::{Clock, FolderLock, Ids, Location, Migrations, OpenError, Runtime};
+use waybill_runtime::{Clock, FolderLock, Ids, Location, Migrations, OpenError, Role, Runtime};
 
-use crate::cli::{ServiceOptions, StoreOptions, VerifyOptions};
+use crate::cli::{BadSecret, MigrateOptions, ServiceOptions, StoreOptions, VerifyOptions, secret};
 use crate::services::{self, Name};
 use crate::show;
 
+const ALL: [Name; 5] = [Name::Order, Name::Inventory, Name::Logistics, Name::User, Name::Audit];
 const OWNING: [Name; 4] = [Name::Order, Name::Inventory, Name::Logistics, Name::User];
 
 /// What verifying found, for programs.
@@ -46,9 +47,9 @@ pub(crate) async fn verify(options: &VerifyOptions) -> anyhow::Result<ExitCode> 
     Ok(if report.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-async fn compare(options: &VerifyOptions) -> Result<Report, OpenError> {
-    let location = options.store.location();
-    let mut snapshot = EventStoreSnapshot::take(&options.store.event_store()).await?;
+async fn compare(options: &VerifyOptions) -> anyhow::Result<Report> {
+    let location = options.store.location()?;
+    let mut snapshot = EventStoreSnapshot::take(&options.store.event_store()?).await?;
     let mut report = Report::default();
     let names = if options.services.is_empty() { &OWNING[..] } else { &options.services };
     match snapshot.verify_positions().await? {
@@ -123,7 +124,8 @@ pub(crate) async fn rebuild(options: &ServiceOptions) -> anyhow::Result<ExitCode
     let _alone = alone(&options.store)?;
     let bar = bar(&format!("rebuilding {}", options.service.as_str()));
     let progress = |done, total| advance(&bar, done, total);
-    let events = services::rebuild(options.service, &options.store.location(), &progress).await?;
+    let location = options.store.location()?;
+    let events = services::rebuild(options.service, &location, &progress).await?;
     bar.finish_and_clear();
     let name = options.service.as_str();
     show::line(&events.map_or_else(
@@ -138,7 +140,7 @@ pub(crate) async fn rewind(options: &ServiceOptions) -> anyhow::Result<ExitCode>
     let _alone = alone(&options.store)?;
     let name = options.service.as_str();
     let clock = Clock::system();
-    let rewound = services::rewind(options.service, &options.store.location(), &clock).await?;
+    let rewound = services::rewind(options.service, &options.store.location()?, &clock).await?;
     show::line(&if rewound {
         format!(
             "{name} reads the event store from its beginning when it next starts; what it has handled it skips"
@@ -149,22 +151,37 @@ pub(crate) async fn rewind(options: &ServiceOptions) -> anyhow::Result<ExitCode>
     Ok(ExitCode::SUCCESS)
 }
 
-/// Applies the migrations of all services and of the event store.
-pub(crate) async fn migrate(options: &StoreOptions) -> anyhow::Result<ExitCode> {
-    let (location, event_store) = (options.location(), options.event_store());
+/// Applies the migrations of services and of the event store, and gives roles their rights.
+pub(crate) async fn migrate(options: &MigrateOptions) -> anyhow::Result<ExitCode> {
+    let (location, event_store) = (options.store.location()?, options.store.event_store()?);
+    let names = if options.services.is_empty() { &ALL[..] } else { &options.services };
+    let role = |name: &Name| match &options.roles {
+        Some(folder) => {
+            let password = secret(&folder.join(name.as_str()))?;
+            Ok(Some(Role::of(name.as_str(), password)))
+        }
+        None => Ok(None),
+    };
+    let roles = names.iter().map(role).collect::<Result<Vec<_>, BadSecret>>()?;
     let (clock, ids) = (Clock::system(), Ids::system());
     let runtime = Runtime::open(location, Some(event_store), clock, ids, Migrations::Apply).await?;
-    services::migrate(&runtime).await?;
+    for (name, role) in names.iter().zip(&roles) {
+        services::migrate(*name, &runtime, role.as_ref()).await?;
+    }
     runtime.stop().await;
     show::line("the tables are up to date");
+    let roles: Vec<&str> = roles.iter().flatten().map(Role::name).collect();
+    if !roles.is_empty() {
+        show::line(&format!("roles that may use them: {}", roles.join(", ")));
+    }
     Ok(ExitCode::SUCCESS)
 }
 
 /// A data folder must not be changed beside a server that runs on it.
-fn alone(options: &StoreOptions) -> Result<Option<FolderLock>, OpenError> {
-    match options.location() {
-        Location::Folder(folder) if !folder.exists() => Err(OpenError::NoData { folder }),
-        Location::Folder(folder) => FolderLock::take(&folder).map(Some),
+fn alone(options: &StoreOptions) -> anyhow::Result<Option<FolderLock>> {
+    match options.location()? {
+        Location::Folder(folder) if !folder.exists() => Err(OpenError::NoData { folder }.into()),
+        Location::Folder(folder) => Ok(Some(FolderLock::take(&folder)?)),
         Location::Postgres(_) => Ok(None),
     }
 }

@@ -70,7 +70,7 @@ impl Server {
         let names = if names.is_empty() { &all[..] } else { names };
         let (clock, stopping) = (Clock::system(), CancellationToken::new());
         waybill_web::record_metrics();
-        let (store, event_store) = (options.store.location(), options.store.event_store());
+        let (store, event_store) = (options.store.location()?, options.store.event_store()?);
         let (ids, mode) = (Ids::system(), Migrations::Apply);
         let runtime = Runtime::open(store, Some(event_store), clock.clone(), ids, mode).await?;
         let site = Site::new(clock, runtime.health().clone(), stopping.clone());

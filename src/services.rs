@@ -13,7 +13,8 @@ use waybill_logistics::LogisticsService;
 use waybill_order::{Order, OrderService, OrderView};
 use waybill_runtime::fold::{self, EventStoreSnapshot, Finding, OnProgress};
 use waybill_runtime::{
-    Clock, DecodeError, Event as _, Location, OpenError, Recorded, Runtime, StoredEvent, Table,
+    Clock, DecodeError, Event as _, Location, OpenError, Recorded, Role, Runtime, StoredEvent,
+    Table,
 };
 use waybill_user::UserService;
 use waybill_web::Site;
@@ -86,12 +87,24 @@ pub(crate) async fn host(
     })
 }
 
-/// Opens every service's tables, which applies their migrations.
-pub(crate) async fn migrate(runtime: &Runtime) -> Result<(), OpenError> {
-    runtime.migrate::<OrderService>().await?;
-    runtime.migrate::<InventoryService>().await?;
-    runtime.migrate::<LogisticsService>().await?;
-    runtime.migrate::<UserService>().await
+/// Applies a service's migrations, and lets its role, if it has one, do what the service does.
+pub(crate) async fn migrate(
+    name: Name,
+    runtime: &Runtime,
+    role: Option<&Role>,
+) -> Result<(), OpenError> {
+    match name {
+        Name::Order => runtime.migrate::<OrderService>(role).await?,
+        Name::Inventory => runtime.migrate::<InventoryService>(role).await?,
+        Name::Logistics => runtime.migrate::<LogisticsService>(role).await?,
+        Name::User => runtime.migrate::<UserService>(role).await?,
+        Name::Audit => {
+            if let Some(reader) = role {
+                runtime.event_store().admit(reader, false).await?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Compares a service with what its outbox says; nothing to compare where it owns no tables.

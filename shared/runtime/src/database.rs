@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
+use sqlx::pool::PoolConnection;
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{
     Any, AnyConnection, AnyPool, AssertSqlSafe, ConnectOptions, Connection as _, Row as _,
@@ -140,8 +141,8 @@ impl Database {
                 database
             }
         };
-        database.check(mode).await?;
-        migrate::migrate(&database.write, owner, &migrations(database.dialect), mode).await?;
+        let mode = database.check(mode).await?;
+        migrate::migrate(&database, owner, &migrations(database.dialect), mode).await?;
         Ok(database)
     }
 
@@ -170,9 +171,24 @@ impl Database {
         }
     }
 
+    /// A connection that may write, for what needs no turn.
+    pub(crate) async fn connect(&self) -> Result<PoolConnection<Any>, sqlx::Error> {
+        self.write.acquire().await
+    }
+
+    /// A connection for one attempt to migrate. Whoever waits for a table to itself makes all who
+    /// use the table wait behind it, so on Postgres it waits for less time than they do.
+    pub(crate) async fn connect_to_migrate(&self) -> Result<PoolConnection<Any>, sqlx::Error> {
+        let mut connection = self.connect().await?;
+        if self.dialect == Dialect::Postgres {
+            sqlx::raw_sql("set lock_timeout = '2s'").execute(&mut *connection).await?;
+        }
+        Ok(connection)
+    }
+
     /// Begins a transaction on a connection that is alive. Those of the pool may all have been cut
     /// while nobody used them; nothing was asked of them yet, so there is no harm in trying again.
-    async fn begin(&self) -> Result<Turn, sqlx::Error> {
+    pub(crate) async fn begin(&self) -> Result<Turn, sqlx::Error> {
         for _ in 0..limits::WRITE_CONNECTIONS {
             match self.write.begin().await {
                 Err(cut) if was_cut(&cut) => {}
@@ -257,8 +273,9 @@ impl Database {
         })
     }
 
-    /// Refuses a database that would lose answered commits; makes the schema on Postgres.
-    async fn check(&self, mode: Migrations) -> Result<(), OpenError> {
+    /// Refuses a database that would lose answered commits, and makes the schema on Postgres;
+    /// whether migrations may be applied there.
+    async fn check(&self, mode: Migrations) -> Result<Migrations, OpenError> {
         let unreachable = |cause| OpenError::Unreachable { owner: self.owner, cause };
         match self.dialect {
             Dialect::Sqlite => {
@@ -266,7 +283,8 @@ impl Database {
                     .fetch_one(&self.write)
                     .await
                     .map_err(unreachable)?;
-                check_sqlite_version(&version)
+                check_sqlite_version(&version)?;
+                Ok(mode)
             }
             Dialect::Postgres => {
                 let row = sqlx::query(
@@ -284,24 +302,31 @@ impl Database {
                         return Err(OpenError::NotDurable { setting, value });
                     }
                 }
-                self.make_schema(mode).await.map_err(unreachable)
+                if mode == Migrations::Apply && self.make_schema().await.map_err(unreachable)? {
+                    return Ok(Migrations::Apply);
+                }
+                Ok(Migrations::Check)
             }
         }
     }
 
-    async fn make_schema(&self, mode: Migrations) -> Result<(), sqlx::Error> {
-        let known: i64 = sqlx::query_scalar(
-            "select count(*) from information_schema.schemata where schema_name = $1",
+    /// Makes the schema if there is none; whether this user may make tables in it.
+    async fn make_schema(&self) -> Result<bool, sqlx::Error> {
+        let (missing, allowed): (i64, i64) = sqlx::query_as(
+            "select cast(case when count(*) = 0 then 1 else 0 end as bigint), cast(case when coalesce( \
+             bool_or(has_schema_privilege(oid, 'create')), \
+             has_database_privilege(current_database(), 'create')) then 1 else 0 end as bigint) \
+             from pg_namespace where nspname = $1",
         )
         .bind(self.owner)
         .fetch_one(&self.write)
         .await?;
-        if known == 0 && mode == Migrations::Apply {
+        if missing == 1 && allowed == 1 {
             let create = format!("create schema if not exists \"{}\"", self.owner);
             // The name is one of ours, a constant of the build.
             sqlx::raw_sql(AssertSqlSafe(create)).execute(&self.write).await?;
         }
-        Ok(())
+        Ok(allowed == 1)
     }
 }
 

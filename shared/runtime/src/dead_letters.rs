@@ -284,33 +284,6 @@ pub(crate) async fn settle(
     Ok(Settled::Done)
 }
 
-/// After an unclean end: what was being tried again may be what ended the process.
-///
-/// The first of each such lane is parked again, the others wait behind it.
-pub(crate) async fn park_interrupted(
-    connection: &mut AnyConnection,
-    now: Timestamp,
-) -> Result<u64, StoreError> {
-    let parked = sqlx::query(
-        "update dead_letters set status = 'parked', attempts = attempts + 1, changed_at = $1, \
-         cause = 'the process ended while this was being tried again' \
-         where status = 'retrying' and not exists (select 1 from dead_letters as earlier \
-         where earlier.lane = dead_letters.lane and earlier.status = 'retrying' \
-         and (earlier.position < dead_letters.position \
-         or (earlier.position = dead_letters.position and earlier.id < dead_letters.id)))",
-    )
-    .bind(now.0)
-    .execute(&mut *connection)
-    .await?;
-    sqlx::query(
-        "update dead_letters set status = 'waiting', changed_at = $1 where status = 'retrying'",
-    )
-    .bind(now.0)
-    .execute(connection)
-    .await?;
-    Ok(parked.rows_affected())
-}
-
 /// A page of dead letters by id, of one status or of all.
 pub(crate) async fn list(
     pool: &AnyPool,

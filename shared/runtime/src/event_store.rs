@@ -17,6 +17,7 @@ use crate::event::{Envelope, EventId, Position};
 use crate::limits;
 use crate::migrate::{self, Migrations};
 use crate::outbox::OutboxEvent;
+use crate::roles::{self, Role};
 
 /// The name of its owner: of its file or schema.
 pub(crate) const OWNER: &str = "event_store";
@@ -153,6 +154,14 @@ impl EventStore {
         .execute(&mut *turn)
         .await?;
         Ok(turn.commit().await?)
+    }
+
+    /// Lets a role (Postgres only) read everything, and append its own service's events if it
+    /// writes any.
+    pub async fn admit(&self, role: &Role, appends: bool) -> Result<(), StoreError> {
+        let mut admitting = self.database.begin().await?;
+        roles::admit_to_event_store(&mut admitting, OWNER, role, appends).await?;
+        Ok(admitting.commit().await?)
     }
 
     /// Wakes whenever the event store has grown, as far as this process hears of it.

@@ -16,6 +16,7 @@
 //! - [`Runtime`], [`Handle`]: a process that runs services, and what its routes hold of them.
 //! - [`fold`]: rebuild, rewind and verify.
 //! - `database`: the one home of what differs between the two databases.
+//! - `migrate`, [`Role`]: their tables, and who may do what with them.
 //! - [`limits`]: every bound.
 
 mod answers;
@@ -38,6 +39,7 @@ mod migrate;
 mod notify;
 mod outbox;
 mod relay;
+mod roles;
 mod row;
 mod rows;
 mod runs;
@@ -61,6 +63,7 @@ pub use health::{Health, LoopHealth};
 pub use migrate::{Migration, Migrations, SchemaError};
 pub use outbox::OutboxEvent;
 pub use relay::Relay;
+pub use roles::Role;
 pub use row::{BadCell, Cell, Column, Direction, Evolve, Json, Kind, List, Listed, Row, cell};
 pub use runtime::Runtime;
 pub use service::{Answer, Context, Message, Service, TimerChange};

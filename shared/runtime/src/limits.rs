@@ -56,3 +56,7 @@ pub const LOOP_SILENCE: Duration = Duration::from_secs(4);
 pub const CHANGES_KEPT: usize = 1_024;
 /// Characters of a dead letter's cause.
 pub const CAUSE_CHARS: usize = 2_000;
+/// How often a migration is tried that finds its tables locked, and the pause between.
+pub const MIGRATION_ATTEMPTS: u32 = 10;
+/// See [`MIGRATION_ATTEMPTS`].
+pub const MIGRATION_PAUSE: Duration = Duration::from_secs(1);

@@ -2,10 +2,12 @@
 
 use std::borrow::Cow;
 
-use sqlx::AnyPool;
+use sqlx::error::DatabaseError;
 use sqlx::migrate::{Migrate, MigrateError, MigrationType, Migrator};
+use tracing::warn;
 
-use crate::database::Dialect;
+use crate::database::{Database, Dialect};
+use crate::limits;
 
 /// One step in the life of an owner's tables; never edited once released.
 #[derive(Clone, Copy, Debug)]
@@ -21,7 +23,7 @@ pub struct Migration {
 /// Whether migrations may be applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Migrations {
-    /// Those missing are applied.
+    /// Those missing are applied, where this user of the database may do so.
     Apply,
     /// Those missing are an error.
     Check,
@@ -85,12 +87,25 @@ const POSTGRES_EVENT_STORE_VIEWS: Migration = Migration {
     sql: include_str!("../../../migrations/postgres/0003_event_store_views.sql"),
 };
 
+/// What each service's own role may append.
+const POSTGRES_EVENT_STORE_WALLS: Migration = Migration {
+    version: 3003,
+    name: "walls",
+    sql: include_str!("../../../migrations/postgres/0004_event_store_walls.sql"),
+};
+
 /// The migrations of the event store.
 pub(crate) fn of_event_store(dialect: Dialect) -> Vec<Migration> {
     match dialect {
         Dialect::Sqlite => vec![EVENT_STORE],
         Dialect::Postgres => {
-            vec![POSTGRES, EVENT_STORE, POSTGRES_EVENT_STORE, POSTGRES_EVENT_STORE_VIEWS]
+            vec![
+                POSTGRES,
+                EVENT_STORE,
+                POSTGRES_EVENT_STORE,
+                POSTGRES_EVENT_STORE_VIEWS,
+                POSTGRES_EVENT_STORE_WALLS,
+            ]
         }
     }
 }
@@ -115,20 +130,43 @@ pub(crate) fn of_service(
 /// Nothing is written where nothing is missing, so an owner without the right to create tables can
 /// serve once another has migrated.
 pub(crate) async fn migrate(
-    pool: &AnyPool,
+    database: &Database,
     owner: &'static str,
     migrations: &[Migration],
     mode: Migrations,
 ) -> Result<(), SchemaError> {
     let migrator = Migrator::with_migrations(migrations.iter().map(to_sqlx).collect());
     let failed = |cause| SchemaError::Failed { owner, cause };
-    let mut connection = pool.acquire().await.map_err(|error| failed(error.into()))?;
+    if is_complete(database, owner, &migrator).await? {
+        return Ok(());
+    }
+    if mode == Migrations::Check {
+        return Err(SchemaError::Missing { owner });
+    }
+    for _ in 1..limits::MIGRATION_ATTEMPTS {
+        match apply(database, &migrator).await {
+            Err(cause) if found_locked(&cause) => {
+                warn!(owner, %cause, "a migration waits until others let go of what it changes");
+                tokio::time::sleep(limits::MIGRATION_PAUSE).await;
+            }
+            done => return done.map_err(failed),
+        }
+    }
+    apply(database, &migrator).await.map_err(failed)
+}
+
+/// Whether none of these migrations is missing. Others than these are refused.
+async fn is_complete(
+    database: &Database,
+    owner: &'static str,
+    migrator: &Migrator,
+) -> Result<bool, SchemaError> {
+    let connecting = database.connect().await;
+    let mut connection =
+        connecting.map_err(|cause| SchemaError::Failed { owner, cause: cause.into() })?;
     // Without the table of migrations none was applied.
     let applied =
         connection.list_applied_migrations(&migrator.table_name).await.unwrap_or_default();
-    let missing = migrator
-        .iter()
-        .any(|migration| !applied.iter().any(|applied| applied.version == migration.version));
     let unknown = applied.iter().find(|applied| !migrator.version_exists(applied.version));
     if let Some(unknown) = unknown {
         let detail = format!("it has migration {}", unknown.version);
@@ -143,11 +181,29 @@ pub(crate) async fn migrate(
         let detail = format!("migration {} is not the same", edited.version);
         return Err(SchemaError::OtherVersion { owner, detail });
     }
-    match (missing, mode) {
-        (false, _) => Ok(()),
-        (true, Migrations::Check) => Err(SchemaError::Missing { owner }),
-        (true, Migrations::Apply) => migrator.run(&mut *connection).await.map_err(failed),
-    }
+    let is_applied = |migration: &sqlx::migrate::Migration| {
+        applied.iter().any(|applied| applied.version == migration.version)
+    };
+    Ok(migrator.iter().all(is_applied))
+}
+
+/// Applies what is missing, beside whoever serves: what changes a table needs it for itself for a
+/// moment, and everyone else waits behind it as long as it waits. So it gives up soon, and the
+/// connection with it: it may hold the lock that keeps other migrators out.
+async fn apply(database: &Database, migrator: &Migrator) -> Result<(), MigrateError> {
+    let mut connection = database.connect_to_migrate().await?;
+    let applied = migrator.run(&mut *connection).await;
+    connection.close().await?;
+    applied
+}
+
+/// Whether it waited longer than `lock_timeout` for a lock (Postgres: `lock_not_available`).
+fn found_locked(error: &MigrateError) -> bool {
+    let (MigrateError::Execute(cause) | MigrateError::ExecuteMigration(cause, _)) = error else {
+        return false;
+    };
+    let code = cause.as_database_error().and_then(DatabaseError::code);
+    code.is_some_and(|code| code == "55P03")
 }
 
 fn to_sqlx(migration: &Migration) -> sqlx::migrate::Migration {

@@ -1,5 +1,7 @@
 //! Rows between tables in memory and tables in the database.
 
+use std::convert::Infallible;
+
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, AnyPool, Row as _};
 
@@ -48,6 +50,19 @@ impl Visitor for Save<'_> {
             .execute(&mut *self.connection)
             .await?;
         self.changed.extend(table.changed().map(|row| change::<R>(row.key())));
+        Ok(())
+    }
+}
+
+/// Notes the names of tables.
+#[derive(Default)]
+pub(crate) struct TableNames(pub(crate) Vec<&'static str>);
+
+impl Visitor for TableNames {
+    type Error = Infallible;
+
+    async fn table<R: Evolve>(&mut self, _: &mut Table<R>) -> Result<(), Infallible> {
+        self.0.push(R::TABLE);
         Ok(())
     }
 }

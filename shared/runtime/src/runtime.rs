@@ -24,6 +24,7 @@ use crate::limits;
 use crate::migrate::{self, Migrations};
 use crate::notify;
 use crate::relay::Relay;
+use crate::roles::{self, Role};
 use crate::service::Service;
 use crate::writer::{Step, Writer};
 
@@ -98,11 +99,18 @@ impl Runtime {
         Ok(Handle::new(core, queue))
     }
 
-    /// Applies a service's migrations, without running it.
-    pub async fn migrate<S: Service>(&self) -> Result<(), OpenError> {
+    /// Applies a service's migrations, without running it, and lets the role (Postgres only) do
+    /// what the service does.
+    pub async fn migrate<S: Service>(&self, role: Option<&Role>) -> Result<(), OpenError> {
         let migrations =
             |dialect| migrate::of_service(dialect, S::MIGRATIONS, S::POSTGRES_MIGRATIONS);
         let database = Database::open(&self.location, S::NAME, migrations, self.mode).await?;
+        if let Some(role) = role {
+            let mut admitting = database.begin().await.map_err(StoreError::from)?;
+            roles::admit_to_service::<S>(&mut admitting, role).await?;
+            admitting.commit().await.map_err(StoreError::from)?;
+            self.event_store.admit(role, true).await?;
+        }
         database.close().await;
         Ok(())
     }

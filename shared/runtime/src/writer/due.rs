@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tracing::{error, warn};
 
-use super::messages::ended_often;
+use super::messages::{Attempt, ended_often};
 use super::{Step, Writer};
 use crate::clock::Timestamp;
 use crate::dead_letters::{self, DeadLetterStatus, Kept, Parked};
@@ -56,7 +56,9 @@ impl<S: Service> Writer<S> {
 
     async fn timer_with_care(&mut self, timer: StoredTimer) -> Result<(), StoreError> {
         let kept = Kept::Timer(timer.clone());
-        let Some(attempt) = self.begin_attempt(&kept).await? else { return Ok(()) };
+        let Some(attempt) = self.begin_attempt(&kept, Attempt::Due(&timer)).await? else {
+            return Ok(());
+        };
         let failed = if attempt > limits::ATTEMPTS {
             Some(ended_often())
         } else {

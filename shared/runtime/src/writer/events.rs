@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tracing::{error, warn};
 
-use super::messages::{behind, ended_often};
+use super::messages::{Attempt, behind, ended_often};
 use super::{Step, Writer};
 use crate::checkpoint::{self, Checkpoint};
 use crate::clock::Timestamp;
@@ -15,7 +15,6 @@ use crate::event_store::{Anchor, Page, StoredEvent};
 use crate::limits;
 use crate::runs;
 use crate::service::Service;
-use crate::timers;
 use crate::unit::{Closing, Unit};
 
 /// How far the consumer is: what is committed, and what was read since without any effect.
@@ -100,7 +99,10 @@ impl<S: Service> Writer<S> {
         for event in events {
             let Kept::Event(stored) = event else { continue };
             let place = stored.anchor(&end.log_id);
-            let Some(attempt) = self.begin_attempt(event).await? else { return Ok(()) };
+            let Some(attempt) = self.begin_attempt(event, Attempt::Next).await? else {
+                self.consumer = None;
+                return Ok(());
+            };
             if attempt > limits::ATTEMPTS {
                 self.park_event(event, place, ended_often(), limits::ATTEMPTS).await?;
             } else {
@@ -200,35 +202,6 @@ impl<S: Service> Writer<S> {
         Ok(())
     }
 
-    /// Counts an attempt at a message, committed before it runs; nothing if it is not this
-    /// replica's to try any more.
-    pub(super) async fn begin_attempt(&mut self, kept: &Kept) -> Result<Option<i64>, StoreError> {
-        let id = kept.id();
-        if let Some((open, number)) = &self.open_attempt
-            && *open == id
-        {
-            return Ok(Some(*number));
-        }
-        let core = Arc::clone(&self.core);
-        let mut unit = Unit::begin(&core).await?;
-        let mine = match kept {
-            Kept::Event(_) => self.is_next(&unit),
-            Kept::Timer(timer) => {
-                timers::still_set(unit.turn(), &[timer]).await?.contains(&timer.id())
-            }
-        };
-        if !mine {
-            self.consumer = None;
-            unit.rollback().await?;
-            return Ok(None);
-        }
-        let mut turn = unit.into_turn();
-        let number = dead_letters::count_attempt(&mut turn, &id).await?;
-        turn.commit().await?;
-        self.open_attempt = Some((id, number));
-        Ok(Some(number))
-    }
-
     /// The messages that may have ended the last run are behind: it is forgotten.
     pub(super) async fn careful_stretch_over(&mut self) -> Result<(), StoreError> {
         self.careful = 0;
@@ -278,7 +251,7 @@ impl<S: Service> Writer<S> {
     }
 
     /// Whether nobody else has moved the checkpoint since it was read.
-    fn is_next(&self, unit: &Unit<'_, S>) -> bool {
+    pub(super) fn is_next(&self, unit: &Unit<'_, S>) -> bool {
         self.consumer.as_ref().is_some_and(|known| known.committed.sequence == unit.checkpoint())
     }
 

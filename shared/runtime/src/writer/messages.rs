@@ -1,6 +1,7 @@
 //! What events and timers have in common: decided in order; what fails is parked, and its lane waits.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use tracing::error;
 
@@ -10,9 +11,52 @@ use crate::error::StoreError;
 use crate::event_store::StoredEvent;
 use crate::limits;
 use crate::service::{Message, Service};
+use crate::timers::{self, StoredTimer};
 use crate::unit::{Cause, Closing, Unit, Verdict};
 
+/// What a message is tried as, which tells whether it is this replica's to try.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Attempt<'a> {
+    /// The next event after the checkpoint.
+    Next,
+    /// A timer that came due.
+    Due(&'a StoredTimer),
+    /// A dead letter that an operator wants tried again.
+    Again,
+}
+
 impl<S: Service> Writer<S> {
+    /// Counts an attempt at a message, committed before it runs; nothing if it is not this
+    /// replica's to try any more.
+    pub(super) async fn begin_attempt(
+        &mut self,
+        kept: &Kept,
+        attempt: Attempt<'_>,
+    ) -> Result<Option<i64>, StoreError> {
+        let id = kept.id();
+        if let Some((open, number)) = &self.open_attempt
+            && *open == id
+        {
+            return Ok(Some(*number));
+        }
+        let core = Arc::clone(&self.core);
+        let mut unit = Unit::begin(&core).await?;
+        let mine = match attempt {
+            Attempt::Next => self.is_next(&unit),
+            Attempt::Due(timer) => timers::still_set(unit.turn(), &[timer]).await?.contains(&id),
+            Attempt::Again => !dead_letters::still_retrying(unit.turn(), &[&id]).await?.is_empty(),
+        };
+        if !mine {
+            unit.rollback().await?;
+            return Ok(None);
+        }
+        let mut turn = unit.into_turn();
+        let number = dead_letters::count_attempt(&mut turn, &id).await?;
+        turn.commit().await?;
+        self.open_attempt = Some((id, number));
+        Ok(Some(number))
+    }
+
     /// Decides kept messages in order: what fails is parked, and its lane waits behind it.
     pub(super) async fn handle_all(
         &self,

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use tracing::warn;
 
-use super::messages::to_message;
+use super::messages::{Attempt, ended_often, to_message};
 use super::{Step, Writer};
 use crate::dead_letters::{self, DeadLetterStatus, Kept, Parked};
 use crate::error::StoreError;
+use crate::limits;
 use crate::service::Service;
 use crate::timers::{self, StoredTimer};
 use crate::unit::{Closing, Unit};
@@ -18,24 +19,37 @@ impl<S: Service> Writer<S> {
         let core = Arc::clone(&self.core);
         let listed = dead_letters::retrying(core.database.reader(), limit).await?;
         if listed.is_empty() {
+            self.careful_retries = false;
             return Ok(Step::Idle);
         }
-        match self.try_retries(&listed, None).await {
-            Err(cause) if cause.is_about_data() => {
-                warn!(service = S::NAME, %cause, "a batch of retries failed; each goes by itself");
-            }
-            other => return other.map(|()| Step::Did(listed.len())),
-        }
-        for one in &listed {
-            let one = std::slice::from_ref(one);
-            match self.try_retries(one, None).await {
+        if !self.careful_retries {
+            match self.try_retries(&listed, None).await {
                 Err(cause) if cause.is_about_data() => {
-                    self.try_retries(one, Some(cause.to_string())).await?;
+                    warn!(service = S::NAME, %cause, "a batch of retries failed; each goes by itself");
                 }
-                other => other?,
+                other => return other.map(|()| Step::Did(listed.len())),
             }
+        }
+        for one in listed.iter().take(limits::CAREFUL_MESSAGES) {
+            self.retry_with_care(one).await?;
         }
         Ok(Step::Did(listed.len()))
+    }
+
+    /// Tries one dead letter again, the attempt committed before it runs, so that a crash counts.
+    async fn retry_with_care(&mut self, letter: &(String, i64, Kept)) -> Result<(), StoreError> {
+        let (_, _, kept) = letter;
+        let Some(attempt) = self.begin_attempt(kept, Attempt::Again).await? else { return Ok(()) };
+        let letter = std::slice::from_ref(letter);
+        let failed = (attempt > limits::ATTEMPTS).then(ended_often);
+        match self.try_retries(letter, failed).await {
+            Err(cause) if cause.is_about_data() => {
+                self.try_retries(letter, Some(cause.to_string())).await?;
+            }
+            other => other?,
+        }
+        self.open_attempt = None;
+        Ok(())
     }
 
     /// Tries dead letters again as one unit; with `failed`, their retry is known to fail so.
@@ -57,6 +71,9 @@ impl<S: Service> Writer<S> {
             unit.prepare(messages.iter().filter_map(|message| message.as_ref().ok())).await?;
         }
         let mut closing = Closing::default();
+        if unit.attempts_left() {
+            closing.settled_attempts = ids.iter().map(ToString::to_string).collect();
+        }
         for ((id, attempts, kept), message) in listed.into_iter().zip(&messages) {
             if closing.stopped_lanes.iter().any(|lane| lane == kept.lane()) {
                 continue;

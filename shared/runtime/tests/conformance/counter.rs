@@ -171,6 +171,9 @@ pub(crate) struct Settings {
 /// The counter that is raised by commands; hears nothing.
 #[derive(Debug)]
 pub(crate) struct Leader;
+/// The leader's next version.
+#[derive(Debug)]
+pub(crate) struct NextLeader;
 /// The counter that copies what the leader says.
 #[derive(Debug)]
 pub(crate) struct Follower;
@@ -186,12 +189,19 @@ const MIGRATION: Migration = Migration {
           );",
 };
 
+/// What the leader's next version adds.
+const NEXT_MIGRATION: Migration = Migration {
+    version: 2002,
+    name: "colours",
+    sql: "alter table counters add column colour text not null default 'red';",
+};
+
 macro_rules! counter_service {
-    ($Service:ident, $name:literal, $hears:expr) => {
+    ($Service:ident, $name:literal, $hears:expr, $migrations:expr) => {
         impl Service for $Service {
             const NAME: &'static str = $name;
             const HEARS: &'static [&'static str] = $hears;
-            const MIGRATIONS: &'static [Migration] = &[MIGRATION];
+            const MIGRATIONS: &'static [Migration] = $migrations;
             type Tables = Counters;
             type Event = CounterEvent;
             type Heard = CounterEvent;
@@ -302,8 +312,9 @@ macro_rules! counter_service {
     };
 }
 
-counter_service!(Leader, "leader", &[]);
-counter_service!(Follower, "follower", &["counter.raised"]);
+counter_service!(Leader, "leader", &[], &[MIGRATION]);
+counter_service!(NextLeader, "leader", &[], &[MIGRATION, NEXT_MIGRATION]);
+counter_service!(Follower, "follower", &["counter.raised"], &[MIGRATION]);
 
 impl Raise {
     fn decide(&self, now: Timestamp) -> Result<Vec<CounterEvent>, OnlyUp> {

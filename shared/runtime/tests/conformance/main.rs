@@ -32,6 +32,7 @@ mod dropped;
 mod house;
 mod log;
 mod lost_answers;
+mod migrations;
 mod poison;
 mod processes;
 mod proof;

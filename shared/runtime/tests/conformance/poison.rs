@@ -22,7 +22,8 @@ on_both!(
     trouble_of_the_database_does_not_count_as_an_attempt,
     careful_replicas_of_one_service_park_nothing_that_is_well,
     an_attempt_left_behind_by_a_crash_is_settled_by_another_replica,
-    a_retry_that_the_process_did_not_survive_parks_again,
+    a_retry_that_ends_the_process_parks_again_after_three_times,
+    a_replica_that_starts_while_a_retry_is_under_way_lets_it_come_to_its_end,
 );
 
 /// A leader and a follower that fails on these notes until they are taken off its list.
@@ -317,7 +318,7 @@ async fn an_attempt_left_behind_by_a_crash_is_settled_by_another_replica(house: 
     assert_eq!(attempts(&house).await, 0);
 }
 
-async fn a_retry_that_the_process_did_not_survive_parks_again(house: House) {
+async fn a_retry_that_ends_the_process_parks_again_after_three_times(house: House) {
     let (mut leader, mut follower, _) = pair(&house, &["end the process"]).await;
     let a = counter();
     tell(&mut leader, &[(a, "end the process"), (a, "2")]).await;
@@ -325,12 +326,36 @@ async fn a_retry_that_the_process_did_not_survive_parks_again(house: House) {
     hear_all(&mut follower).await;
     let id = parked(&follower).await.id;
     follower.handle.retry(&id).await.unwrap();
-    // It ends without stopping; the next run does not try that again by itself.
+    // It ends without stopping; the next ones try again with care.
     follower.close().await;
-    follower = house.follower().await;
-    follower.writer.start("another run").await.unwrap();
-    assert_eq!(follower.writer.step_retries(100).await.unwrap(), Step::Idle);
+    for time in 0..3 {
+        let ended = processes::run("processes::follows", &house.location).await;
+        assert!(processes::was_ended(&ended), "time {time}: {ended:?}");
+    }
+    let survives = processes::run("processes::follows", &house.location).await;
+    assert!(survives.status.success(), "{survives:?}");
+    let follower = house.follower().await;
     let again = parked(&follower).await;
     assert_eq!((again.id, again.attempts), (id, 2));
+    assert!(again.cause.contains("ended the process 3 times"), "{}", again.cause);
     assert_eq!(letters(&follower).await[1], "waiting counter.raised 0");
+    assert_eq!(attempts(&house).await, 0);
+}
+
+async fn a_replica_that_starts_while_a_retry_is_under_way_lets_it_come_to_its_end(house: House) {
+    let (mut leader, mut follower, settings) = pair(&house, &["broken"]).await;
+    let a = counter();
+    tell(&mut leader, &[(a, "broken"), (a, "2"), (a, "3")]).await;
+    follower.writer.start("a run that goes on").await.unwrap();
+    hear_all(&mut follower).await;
+    let id = parked(&follower).await.id;
+    settings.fails_on.lock().unwrap().clear();
+    follower.handle.retry(&id).await.unwrap();
+    let mut beside = house.follower().await;
+    beside.writer.start("a replica").await.unwrap();
+    assert!(letters(&follower).await.iter().all(|letter| letter.starts_with("retrying")));
+    assert_eq!(follower.writer.step_retries(100).await.unwrap(), Step::Did(3));
+    assert_eq!(beside.writer.step_retries(100).await.unwrap(), Step::Idle);
+    assert_eq!(copied(&house, a).await, ["broken", "2", "3"]);
+    house.proven().await;
 }

@@ -47,6 +47,7 @@ async fn open<S: Service<Settings = Settings>>(settings: Settings) -> Steps<S> {
 async fn follows() {
     let mut follower: Steps<Follower> = open(Settings::default()).await;
     follower.writer.start(&Ids::system().next().to_string()).await.unwrap();
+    while follower.writer.step_retries(100).await.unwrap() != Step::Idle {}
     while follower.writer.step_events(100).await.unwrap() != Step::Idle {}
     follower.writer.stop("no run of that name").await.unwrap();
 }
