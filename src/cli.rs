@@ -68,6 +68,10 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: DeadLetterCommand,
     },
+    /// Ask a running server whether it can do its work: exit code 0 if so, else 1 and a sentence.
+    ///
+    /// For the health checks of containers, which have no other program. Asks for that process alone.
+    Healthcheck(ServerAddress),
     /// Prove that every table is the fold of its outbox, and the event store the outboxes.
     ///
     /// Names the first difference and exits with 1 if there is one. May run beside a server.
@@ -176,9 +180,9 @@ pub(crate) struct ServiceOptions {
     pub(crate) store: StoreOptions,
 }
 
-/// Which server to ask, and how to show what it says.
+/// Which server to ask.
 #[derive(Clone, Debug, Args)]
-pub(crate) struct ServerOptions {
+pub(crate) struct ServerAddress {
     /// The server's address.
     #[arg(
         long,
@@ -188,6 +192,13 @@ pub(crate) struct ServerOptions {
         default_value = "http://127.0.0.1:8080"
     )]
     pub(crate) server: String,
+}
+
+/// Which server to ask, and how to show what it says.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ServerOptions {
+    #[command(flatten)]
+    pub(crate) address: ServerAddress,
     /// Print JSON, for programs.
     #[arg(long, global = true)]
     pub(crate) json: bool,

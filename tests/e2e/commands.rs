@@ -9,7 +9,8 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 use crate::errors::NOBODY;
 use crate::support::{
-    Client, Ended, Kind, Options, PATIENCE, Process, Stack, Store, executable, make, run, until,
+    Client, Ended, Kind, Options, PATIENCE, Process, Stack, Stopwatch, Store, executable, make,
+    on_test_server, run, until,
 };
 
 on_both!(
@@ -75,7 +76,8 @@ async fn every_command_explains_itself() {
                  --carrier-transit 2s --order-deadline 15m order inventory logistics user audit";
     let server = "--server WAYBILL_SERVER --json";
     let services = "order inventory logistics user";
-    let commands = "serve demo order audit dead-letters verify rebuild rewind migrate";
+    let commands = "serve demo order audit dead-letters healthcheck verify rebuild rewind \
+                    migrate";
     let explained = [
         ("", format!("{commands} {serve} {store}")),
         ("serve", format!("{serve} {store}")),
@@ -99,6 +101,7 @@ async fn every_command_explains_itself() {
         ("dead-letters list", format!("--status parked {services} {server}")),
         ("dead-letters retry", format!("<ID> {services} {server}")),
         ("dead-letters discard", format!("<ID> {services} {server}")),
+        ("healthcheck", "--server WAYBILL_SERVER http://127.0.0.1:8080".to_owned()),
         ("verify", format!("--json {services} {store}")),
         ("rebuild", format!("{services} {store}")),
         ("rewind", format!("{services} {store}")),
@@ -321,7 +324,53 @@ async fn what_the_command_line_cannot_mean_is_exit_code_2() {
         assert!(ended.stderr.contains(named), "{command} does not say {named}: {ended:?}");
     }
     let server = "is not the address of a server";
-    run(&words("order list --server nonsense")).await.bad(2, server);
+    for command in [
+        "order list --server nonsense",
+        "healthcheck --server nonsense",
+        "healthcheck --server https://localhost",
+    ] {
+        run(&words(command)).await.bad(2, server);
+    }
+}
+
+/// What a health check says of whoever is at this address, and how it ends.
+async fn health_of(url: &str) -> Ended {
+    run(&words(&format!("healthcheck --server {url}"))).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_health_check_is_exit_code_0_while_the_server_can_do_its_work() {
+    let stack = Stack::start(Kind::Postgres).await;
+    assert_eq!(health_of(&stack.url("")).await.good(), "");
+    let database = stack.store.database();
+    on_test_server(&format!("alter database {database} allow_connections false")).await;
+    on_test_server(&format!(
+        "select pg_terminate_backend(pid) from pg_stat_activity where datname = '{database}'"
+    ))
+    .await;
+    let ended = until("the server is not well", Duration::from_secs(5), async || {
+        let ended = health_of(&stack.url("")).await;
+        ended.stderr.contains("order.writer: the database does not answer").then_some(ended)
+    })
+    .await;
+    ended.bad(1, &format!("{}/ is not ready: ", stack.url("")));
+    assert_eq!(ended.stderr.lines().count(), 1, "{ended:?}");
+    on_test_server(&format!("alter database {database} allow_connections true")).await;
+    stack.ready().await;
+    assert_eq!(health_of(&stack.url("")).await.good(), "");
+    stack.ends_well().await;
+}
+
+#[tokio::test]
+async fn a_health_check_of_what_does_not_answer_says_so_within_its_patience() {
+    health_of("http://127.0.0.1:1").await.bad(1, "http://127.0.0.1:1/ does not answer");
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", silent.local_addr().unwrap());
+    let watch = Stopwatch::start();
+    let ended = health_of(&url).await;
+    ended.bad(1, &format!("{url}/ does not answer within 3s"));
+    assert_eq!(ended.stderr.lines().count(), 1, "{ended:?}");
+    assert!(watch.elapsed() < Duration::from_secs(6), "after {:?}", watch.elapsed());
 }
 
 #[tokio::test]
@@ -513,6 +562,8 @@ async fn options_come_from_the_environment_too() {
     let folder = stack.store.arguments().pop().unwrap();
     let verified = output("WAYBILL_DATA_DIR", &folder, "verify").await;
     assert!(verified.0 == Some(0) && verified.1.contains("agree"), "{verified:?}");
+    let healthy = output("WAYBILL_SERVER", &stack.url(""), "healthcheck").await;
+    assert_eq!(healthy, (Some(0), String::new()));
     let bad = output("WAYBILL_PACKING", "soon", "serve").await;
     assert_eq!(bad.0, Some(2));
     stack.ends_well().await;
