@@ -13,6 +13,7 @@ use waybill_contract::{OrderId, Quantity, Sku, Text, UserId};
 use waybill_order::Status;
 use waybill_runtime::{DeadLetterStatus, Location};
 
+use crate::peers::Peer;
 use crate::services::Name;
 
 /// An order pipeline that you can audit.
@@ -122,6 +123,13 @@ pub(crate) struct ServeOptions {
     /// Services to run in this process; all of them if none is named.
     #[arg(value_name = "SERVICE")]
     pub(crate) services: Vec<Name>,
+    /// Another process of this deployment, for which this one answers: service and URL, such as
+    /// order=http://order:8080; may be repeated.
+    ///
+    /// /readyz covers it, and /openapi.json and /docs its routes. Each address of the host is a
+    /// replica; one that is ready will do.
+    #[arg(long = "peer", env = "WAYBILL_PEERS", value_name = "NAME=URL", value_delimiter = ',')]
+    pub(crate) peers: Vec<Peer>,
     #[command(flatten)]
     pub(crate) options: RunOptions,
     /// How long a parcel is packed before it leaves.

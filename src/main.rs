@@ -5,7 +5,7 @@
 //! - [`services`]: the services there are; a new one is a line there.
 //! - [`serve`]: from options to a running server, and down again.
 //! - [`proof`]: verify, rebuild, rewind, migrate.
-//! - [`readiness`], [`healthcheck`]: whether a process is ready, asked from another one.
+//! - [`peers`], [`readiness`], [`healthcheck`]: whether processes are ready, asked from another one.
 //! - [`client`], [`show`]: the HTTP API from a terminal.
 //! - [`demo`]: all of it at once, to look at.
 
@@ -14,6 +14,7 @@ mod client;
 mod commands;
 mod demo;
 mod healthcheck;
+mod peers;
 mod proof;
 mod readiness;
 mod serve;
@@ -87,6 +88,9 @@ fn log(quiet: bool) {
 fn complain(error: &anyhow::Error) -> ExitCode {
     eprintln!("waybill: {error:#}");
     let bad_server = matches!(error.downcast_ref::<ClientError>(), Some(ClientError::BadServer(_)));
-    let setup = bad_server || error.is::<OpenError>() || error.is::<serve::CannotListen>();
+    let setup = bad_server
+        || error.is::<OpenError>()
+        || error.is::<serve::CannotListen>()
+        || error.is::<peers::BadDeployment>();
     ExitCode::from(if setup { 2 } else { 1 })
 }

@@ -73,7 +73,8 @@ fn rows(table: &str) -> Vec<Vec<&str>> {
 async fn every_command_explains_itself() {
     let store = "--data-dir WAYBILL_DATA_DIR --database-url WAYBILL_DATABASE_URL --event-store-url";
     let serve = "--listen WAYBILL_LISTEN 127.0.0.1:8080 --carrier simulated manual --packing 0s \
-                 --carrier-transit 2s --order-deadline 15m order inventory logistics user audit";
+                 --carrier-transit 2s --order-deadline 15m --peer NAME=URL WAYBILL_PEERS \
+                 order inventory logistics user audit";
     let server = "--server WAYBILL_SERVER --json";
     let services = "order inventory logistics user";
     let commands = "serve demo order audit dead-letters healthcheck verify rebuild rewind \
@@ -318,6 +319,10 @@ async fn what_the_command_line_cannot_mean_is_exit_code_2() {
         ("rebuild".to_owned(), "SERVICE"),
         ("rebuild orders".to_owned(), "inventory"),
         ("dead-letters retry audit x".to_owned(), "logistics"),
+        ("serve audit --peer order".to_owned(), "NAME=URL, such as order=http://order:8080"),
+        ("serve audit --peer order=order:8080".to_owned(), "NAME=URL"),
+        ("serve audit --peer order=https://order".to_owned(), "NAME=URL"),
+        ("serve audit --peer shop=http://shop".to_owned(), "it is one of order, inventory"),
     ] {
         let ended = run(&words(&command)).await;
         assert_eq!((ended.code, ended.stdout.as_str()), (Some(2), ""), "{command}: {ended:?}");
@@ -331,6 +336,25 @@ async fn what_the_command_line_cannot_mean_is_exit_code_2() {
     ] {
         run(&words(command)).await.bad(2, server);
     }
+}
+
+#[tokio::test]
+async fn services_and_peers_that_make_no_process_are_exit_code_2_and_one_sentence() {
+    let store = Store::new(Kind::Sqlite).await;
+    let peer = "--peer order=http://order:8080";
+    for (command, sentence) in [
+        (format!("serve order audit {peer}"), "this process serves order itself"),
+        (format!("serve {peer}"), "this process serves order itself"),
+        (format!("serve audit {peer} {peer}"), "the peer order is named twice"),
+        (format!("serve audit {peer},order=http://other"), "the peer order is named twice"),
+        ("serve order audit order".to_owned(), "the service order is named twice"),
+    ] {
+        let ended = on(&store, &command).await;
+        ended.bad(2, sentence);
+        assert_eq!(ended.stderr.lines().count(), 1, "{ended:?}");
+    }
+    let Store::Folder(folder) = &store else { panic!("it is a folder") };
+    assert_eq!(std::fs::read_dir(folder).unwrap().count(), 0, "nothing was begun");
 }
 
 /// What a health check says of whoever is at this address, and how it ends.
@@ -563,6 +587,11 @@ async fn options_come_from_the_environment_too() {
     let verified = output("WAYBILL_DATA_DIR", &folder, "verify").await;
     assert!(verified.0 == Some(0) && verified.1.contains("agree"), "{verified:?}");
     let healthy = output("WAYBILL_SERVER", &stack.url(""), "healthcheck").await;
+    assert_eq!(healthy, (Some(0), String::new()));
+    let (url, peers) = (stack.url(""), "order=http://order,user=http://user,order=http://order");
+    assert_eq!(output("WAYBILL_PEERS", peers, "serve audit").await.0, Some(2));
+    // As in the container of a server that has peers.
+    let healthy = output("WAYBILL_PEERS", peers, &format!("healthcheck --server {url}")).await;
     assert_eq!(healthy, (Some(0), String::new()));
     let bad = output("WAYBILL_PACKING", "soon", "serve").await;
     assert_eq!(bad.0, Some(2));
