@@ -14,6 +14,7 @@ use waybill_contract::{OrderId, Quantity, Sku, Text, UserId};
 use waybill_order::Status;
 use waybill_runtime::{DeadLetterStatus, Location};
 
+use crate::peers::Peer;
 use crate::services::Name;
 
 /// An order pipeline that you can audit.
@@ -69,6 +70,10 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: DeadLetterCommand,
     },
+    /// Ask a running server whether it can do its work: exit code 0 if so, else 1 and a sentence.
+    ///
+    /// For the health checks of containers, which have no other program. Asks for that process alone.
+    Healthcheck(ServerAddress),
     /// Prove that every table is the fold of its outbox, and the event store the outboxes.
     ///
     /// Names the first difference and exits with 1 if there is one. May run beside a server.
@@ -173,6 +178,13 @@ pub(crate) struct ServeOptions {
     /// Services to run in this process; all of them if none is named.
     #[arg(value_name = "SERVICE")]
     pub(crate) services: Vec<Name>,
+    /// Another process of this deployment, for which this one answers: service and URL, such as
+    /// order=http://order:8080; may be repeated.
+    ///
+    /// /readyz covers it, and /openapi.json and /docs its routes. Each address of the host is a
+    /// replica; one that is ready will do.
+    #[arg(long = "peer", env = "WAYBILL_PEERS", value_name = "NAME=URL", value_delimiter = ',')]
+    pub(crate) peers: Vec<Peer>,
     #[command(flatten)]
     pub(crate) options: RunOptions,
     /// How long a parcel is packed before it leaves.
@@ -246,9 +258,9 @@ pub(crate) struct ServiceOptions {
     pub(crate) store: StoreOptions,
 }
 
-/// Which server to ask, and how to show what it says.
+/// Which server to ask.
 #[derive(Clone, Debug, Args)]
-pub(crate) struct ServerOptions {
+pub(crate) struct ServerAddress {
     /// The server's address.
     #[arg(
         long,
@@ -258,6 +270,13 @@ pub(crate) struct ServerOptions {
         default_value = "http://127.0.0.1:8080"
     )]
     pub(crate) server: String,
+}
+
+/// Which server to ask, and how to show what it says.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ServerOptions {
+    #[command(flatten)]
+    pub(crate) address: ServerAddress,
     /// Print JSON, for programs.
     #[arg(long, global = true)]
     pub(crate) json: bool,

@@ -24,7 +24,7 @@ pub(crate) async fn order(
     server: &ServerOptions,
     command: OrderCommand,
 ) -> anyhow::Result<ExitCode> {
-    let client = Client::new(&server.server)?;
+    let client = Client::new(&server.address.server)?;
     match command {
         OrderCommand::Place(options) => {
             let key = options.idempotency_key.clone();
@@ -145,7 +145,7 @@ pub(crate) async fn audit(
     server: &ServerOptions,
     command: AuditCommand,
 ) -> anyhow::Result<ExitCode> {
-    let client = Client::new(&server.server)?;
+    let client = Client::new(&server.address.server)?;
     match command {
         AuditCommand::Events(options) => {
             let list = client.get("/v1/audit/events", &event_query(options)).await?.value;
@@ -230,7 +230,7 @@ pub(crate) async fn dead_letters(
     server: &ServerOptions,
     command: DeadLetterCommand,
 ) -> anyhow::Result<ExitCode> {
-    let client = Client::new(&server.server)?;
+    let client = Client::new(&server.address.server)?;
     match command {
         DeadLetterCommand::List { service, status } => {
             let all = [Writes::Order, Writes::Inventory, Writes::Logistics, Writes::User];

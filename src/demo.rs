@@ -104,7 +104,7 @@ const SCENES: [Scene; 8] = [
 /// Serves, plays the scenes, prints one history, and stays up.
 pub(crate) async fn demo(options: DemoOptions) -> anyhow::Result<ExitCode> {
     let settings = serve::settings(&options.options, options.packing, options.carrier_transit);
-    let server = Server::start(&options.options, &[], settings).await?;
+    let server = Server::start(&options.options, &[], &[], settings).await?;
     let url = server.url.clone();
     show::line(&format!("Waybill serves on {url} (all services in this process)\n"));
     let client = Client::new(&url)?;

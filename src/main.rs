@@ -5,6 +5,7 @@
 //! - [`services`]: the services there are; a new one is a line there.
 //! - [`serve`]: from options to a running server, and down again.
 //! - [`proof`]: verify, rebuild, rewind, migrate.
+//! - [`peers`], [`readiness`], [`healthcheck`]: whether processes are ready, asked from another one.
 //! - [`client`], [`show`]: the HTTP API from a terminal.
 //! - [`demo`]: all of it at once, to look at.
 
@@ -12,13 +13,17 @@ mod cli;
 mod client;
 mod commands;
 mod demo;
+mod healthcheck;
+mod peers;
 mod proof;
+mod readiness;
 mod serve;
 mod services;
 mod show;
 
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser as _;
 use tracing_subscriber::EnvFilter;
@@ -27,17 +32,28 @@ use waybill_runtime::OpenError;
 use crate::cli::{BadSecret, Cli, Command};
 use crate::client::ClientError;
 
+/// How long the end waits for threads that are stuck, such as in the lookup of a name.
+const STUCK: Duration = Duration::from_secs(1);
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     log(cli.quiet_by_default());
-    let runtime = match tokio::runtime::Runtime::new() {
+    let runtime = match runtime(&cli) {
         Ok(runtime) => runtime,
         Err(error) => return complain(&anyhow::Error::from(error)),
     };
-    match runtime.block_on(run(cli)) {
-        Ok(code) => code,
-        Err(error) => complain(&error),
-    }
+    let ended = runtime.block_on(run(cli));
+    runtime.shutdown_timeout(STUCK);
+    ended.unwrap_or_else(|error| complain(&error))
+}
+
+/// One question every few seconds, in every container, is not worth a thread for each core.
+fn runtime(cli: &Cli) -> std::io::Result<tokio::runtime::Runtime> {
+    let mut builder = match cli.command {
+        Some(Command::Healthcheck(_)) => tokio::runtime::Builder::new_current_thread(),
+        _ => tokio::runtime::Builder::new_multi_thread(),
+    };
+    builder.enable_all().build()
 }
 
 async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
@@ -47,6 +63,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Order { server, command } => commands::order(&server, command).await,
         Command::Audit { server, command } => commands::audit(&server, command).await,
         Command::DeadLetters { server, command } => commands::dead_letters(&server, command).await,
+        Command::Healthcheck(server) => healthcheck::healthcheck(&server).await,
         Command::Verify(options) => proof::verify(&options).await,
         Command::Rebuild(options) => proof::rebuild(&options).await,
         Command::Rewind(options) => proof::rewind(&options).await,
@@ -74,6 +91,7 @@ fn complain(error: &anyhow::Error) -> ExitCode {
     let setup = bad_server
         || error.is::<OpenError>()
         || error.is::<BadSecret>()
-        || error.is::<serve::CannotListen>();
+        || error.is::<serve::CannotListen>()
+        || error.is::<peers::BadDeployment>();
     ExitCode::from(if setup { 2 } else { 1 })
 }

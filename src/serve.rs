@@ -1,6 +1,7 @@
 //! From options to a running server, and down again.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -13,6 +14,7 @@ use waybill_runtime::{Clock, Ids, Migrations, OpenError, Runtime};
 use waybill_web::Site;
 
 use crate::cli::{RunOptions, ServeOptions};
+use crate::peers::{self, Peer, Peers};
 use crate::services::{self, Name, Settings};
 
 /// How long balancers have to see that the server is not ready before it takes no more requests.
@@ -45,7 +47,8 @@ pub(crate) struct Server {
 /// Serves until it is told to stop.
 pub(crate) async fn serve(options: ServeOptions) -> anyhow::Result<ExitCode> {
     let settings = settings(&options.options, options.packing, options.carrier_transit);
-    let server = Server::start(&options.options, &options.services, settings).await?;
+    let server =
+        Server::start(&options.options, &options.services, &options.peers, settings).await?;
     told_to_stop().await?;
     server.stop().await;
     Ok(ExitCode::SUCCESS)
@@ -60,14 +63,17 @@ pub(crate) fn settings(options: &RunOptions, packing: Duration, transit: Duratio
 }
 
 impl Server {
-    /// Opens what is named (everything if nothing is) and begins to serve.
+    /// Opens what is named (everything if nothing is) and begins to serve, with an answer for the
+    /// peers too.
     pub(crate) async fn start(
         options: &RunOptions,
         names: &[Name],
+        peers: &[Peer],
         settings: Settings,
     ) -> anyhow::Result<Self> {
         let all = [Name::Inventory, Name::User, Name::Order, Name::Logistics, Name::Audit];
         let names = if names.is_empty() { &all[..] } else { names };
+        peers::check(names, peers)?;
         let (clock, stopping) = (Clock::system(), CancellationToken::new());
         waybill_web::record_metrics();
         let (store, event_store) = (options.store.location()?, options.store.event_store()?);
@@ -76,6 +82,7 @@ impl Server {
         let site = Site::new(clock, runtime.health().clone(), stopping.clone());
         let listening = async {
             let site = hosting(&runtime, names, settings, site, &stopping).await?;
+            let site = answering_for(peers, &runtime, site, &stopping)?;
             listen(&options.listen, site.into_router()?, &stopping).await
         };
         let (url, serving) = match listening.await {
@@ -118,6 +125,21 @@ async fn hosting(
         site = services::host(*name, runtime, settings, site, stopping).await?;
     }
     Ok(site)
+}
+
+/// Adds what others serve to the readiness and to the document.
+fn answering_for(
+    peers: &[Peer],
+    runtime: &Runtime,
+    site: Site,
+    stopping: &CancellationToken,
+) -> Result<Site, reqwest::Error> {
+    if peers.is_empty() {
+        return Ok(site);
+    }
+    let describe = |site, peer: &Peer| services::describe(peer.name, runtime, site, stopping);
+    let site = peers.iter().fold(site, describe);
+    Ok(site.answering_for(Arc::new(Peers::new(peers.to_vec())?)))
 }
 
 /// Begins to listen; where that is reached.

@@ -79,12 +79,31 @@ pub(crate) async fn host(
             let handle = runtime.host::<UserService>(()).await?;
             site.service(handle, waybill_user::routes())
         }
-        Name::Audit => {
-            let event_store = runtime.event_store().clone();
-            let (order_as_of, stopping) = (Arc::new(order_as_of), stopping.clone());
-            site.merge(waybill_audit::routes(Audit { event_store, order_as_of, stopping }))
-        }
+        Name::Audit => site.merge(waybill_audit::routes(audit(runtime, stopping))),
     })
+}
+
+/// Adds a service that another process serves to the document, without opening it.
+pub(crate) fn describe(
+    name: Name,
+    runtime: &Runtime,
+    site: Site,
+    stopping: &CancellationToken,
+) -> Site {
+    match name {
+        Name::Order => site.describe_service::<OrderService>(waybill_order::routes()),
+        Name::Inventory => site.describe_service::<InventoryService>(waybill_inventory::routes()),
+        Name::Logistics => site.describe_service::<LogisticsService>(waybill_logistics::routes()),
+        Name::User => site.describe_service::<UserService>(waybill_user::routes()),
+        Name::Audit => {
+            site.describe(waybill_audit::routes(audit(runtime, stopping)).into_openapi())
+        }
+    }
+}
+
+fn audit(runtime: &Runtime, stopping: &CancellationToken) -> Audit {
+    let event_store = runtime.event_store().clone();
+    Audit { event_store, order_as_of: Arc::new(order_as_of), stopping: stopping.clone() }
 }
 
 /// Applies a service's migrations, and lets its role, if it has one, do what the service does.

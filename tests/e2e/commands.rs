@@ -9,7 +9,8 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 use crate::errors::NOBODY;
 use crate::support::{
-    Client, Ended, Kind, Options, PATIENCE, Process, Stack, Store, executable, make, run, until,
+    Client, Ended, Kind, Options, PATIENCE, Process, Stack, Stopwatch, Store, executable, make,
+    on_test_server, run, until,
 };
 
 on_both!(
@@ -72,10 +73,12 @@ fn rows(table: &str) -> Vec<Vec<&str>> {
 async fn every_command_explains_itself() {
     let store = "--data-dir WAYBILL_DATA_DIR --database-url WAYBILL_DATABASE_URL --event-store-url";
     let serve = "--listen WAYBILL_LISTEN 127.0.0.1:8080 --carrier simulated manual --packing 0s \
-                 --carrier-transit 2s --order-deadline 15m order inventory logistics user audit";
+                 --carrier-transit 2s --order-deadline 15m --peer NAME=URL WAYBILL_PEERS \
+                 order inventory logistics user audit";
     let server = "--server WAYBILL_SERVER --json";
     let services = "order inventory logistics user";
-    let commands = "serve demo order audit dead-letters verify rebuild rewind migrate";
+    let commands = "serve demo order audit dead-letters healthcheck verify rebuild rewind \
+                    migrate";
     let explained = [
         ("", format!("{commands} {serve} {store}")),
         ("serve", format!("{serve} {store}")),
@@ -99,6 +102,7 @@ async fn every_command_explains_itself() {
         ("dead-letters list", format!("--status parked {services} {server}")),
         ("dead-letters retry", format!("<ID> {services} {server}")),
         ("dead-letters discard", format!("<ID> {services} {server}")),
+        ("healthcheck", "--server WAYBILL_SERVER http://127.0.0.1:8080".to_owned()),
         ("verify", format!("--json {services} {store}")),
         ("rebuild", format!("{services} {store}")),
         ("rewind", format!("{services} {store}")),
@@ -315,13 +319,82 @@ async fn what_the_command_line_cannot_mean_is_exit_code_2() {
         ("rebuild".to_owned(), "SERVICE"),
         ("rebuild orders".to_owned(), "inventory"),
         ("dead-letters retry audit x".to_owned(), "logistics"),
+        ("serve audit --peer order".to_owned(), "NAME=URL, such as order=http://order:8080"),
+        ("serve audit --peer order=order:8080".to_owned(), "NAME=URL"),
+        ("serve audit --peer order=https://order".to_owned(), "NAME=URL"),
+        ("serve audit --peer shop=http://shop".to_owned(), "it is one of order, inventory"),
     ] {
         let ended = run(&words(&command)).await;
         assert_eq!((ended.code, ended.stdout.as_str()), (Some(2), ""), "{command}: {ended:?}");
         assert!(ended.stderr.contains(named), "{command} does not say {named}: {ended:?}");
     }
     let server = "is not the address of a server";
-    run(&words("order list --server nonsense")).await.bad(2, server);
+    for command in [
+        "order list --server nonsense",
+        "healthcheck --server nonsense",
+        "healthcheck --server https://localhost",
+    ] {
+        run(&words(command)).await.bad(2, server);
+    }
+}
+
+#[tokio::test]
+async fn services_and_peers_that_make_no_process_are_exit_code_2_and_one_sentence() {
+    let store = Store::new(Kind::Sqlite).await;
+    let peer = "--peer order=http://order:8080";
+    for (command, sentence) in [
+        (format!("serve order audit {peer}"), "this process serves order itself"),
+        (format!("serve {peer}"), "this process serves order itself"),
+        (format!("serve audit {peer} {peer}"), "the peer order is named twice"),
+        (format!("serve audit {peer},order=http://other"), "the peer order is named twice"),
+        ("serve order audit order".to_owned(), "the service order is named twice"),
+    ] {
+        let ended = on(&store, &command).await;
+        ended.bad(2, sentence);
+        assert_eq!(ended.stderr.lines().count(), 1, "{ended:?}");
+    }
+    let Store::Folder(folder) = &store else { panic!("it is a folder") };
+    assert_eq!(std::fs::read_dir(folder).unwrap().count(), 0, "nothing was begun");
+}
+
+/// What a health check says of whoever is at this address, and how it ends.
+async fn health_of(url: &str) -> Ended {
+    run(&words(&format!("healthcheck --server {url}"))).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_health_check_is_exit_code_0_while_the_server_can_do_its_work() {
+    let stack = Stack::start(Kind::Postgres).await;
+    assert_eq!(health_of(&stack.url("")).await.good(), "");
+    let database = stack.store.database();
+    on_test_server(&format!("alter database {database} allow_connections false")).await;
+    on_test_server(&format!(
+        "select pg_terminate_backend(pid) from pg_stat_activity where datname = '{database}'"
+    ))
+    .await;
+    let ended = until("the server is not well", Duration::from_secs(5), async || {
+        let ended = health_of(&stack.url("")).await;
+        ended.stderr.contains("order.writer: the database does not answer").then_some(ended)
+    })
+    .await;
+    ended.bad(1, &format!("{}/ is not ready: ", stack.url("")));
+    assert_eq!(ended.stderr.lines().count(), 1, "{ended:?}");
+    on_test_server(&format!("alter database {database} allow_connections true")).await;
+    stack.ready().await;
+    assert_eq!(health_of(&stack.url("")).await.good(), "");
+    stack.ends_well().await;
+}
+
+#[tokio::test]
+async fn a_health_check_of_what_does_not_answer_says_so_within_its_patience() {
+    health_of("http://127.0.0.1:1").await.bad(1, "http://127.0.0.1:1/ does not answer");
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", silent.local_addr().unwrap());
+    let watch = Stopwatch::start();
+    let ended = health_of(&url).await;
+    ended.bad(1, &format!("{url}/ does not answer within 3s"));
+    assert_eq!(ended.stderr.lines().count(), 1, "{ended:?}");
+    assert!(watch.elapsed() < Duration::from_secs(6), "after {:?}", watch.elapsed());
 }
 
 #[tokio::test]
@@ -510,6 +583,13 @@ async fn options_come_from_the_environment_too() {
     let folder = stack.store().arguments().pop().unwrap();
     let verified = output("WAYBILL_DATA_DIR", &folder, "verify").await;
     assert!(verified.0 == Some(0) && verified.1.contains("agree"), "{verified:?}");
+    let healthy = output("WAYBILL_SERVER", &stack.url(""), "healthcheck").await;
+    assert_eq!(healthy, (Some(0), String::new()));
+    let (url, peers) = (stack.url(""), "order=http://order,user=http://user,order=http://order");
+    assert_eq!(output("WAYBILL_PEERS", peers, "serve audit").await.0, Some(2));
+    // As in the container of a server that has peers.
+    let healthy = output("WAYBILL_PEERS", peers, &format!("healthcheck --server {url}")).await;
+    assert_eq!(healthy, (Some(0), String::new()));
     let bad = output("WAYBILL_PACKING", "soon", "serve").await;
     assert_eq!(bad.0, Some(2));
     stack.ends_well().await;

@@ -32,6 +32,7 @@ mod faults;
 mod idempotency;
 mod journeys;
 mod load;
+mod peers;
 mod raw;
 mod reading;
 mod scarce;

@@ -12,6 +12,7 @@ use utoipa::openapi::{
 use utoipa::{IntoParams, IntoResponses, OpenApi as _};
 use utoipa_axum::router::UtoipaMethodRouter;
 
+use crate::health::Scope;
 use crate::problem::{InvalidField, PROBLEM_JSON, Problem};
 
 type Responses = BTreeMap<String, RefOr<Response>>;
@@ -19,7 +20,7 @@ type Responses = BTreeMap<String, RefOr<Response>>;
 #[derive(utoipa::OpenApi)]
 #[openapi(
     info(title = "Waybill", description = "An order pipeline that you can audit."),
-    components(schemas(Problem, InvalidField))
+    components(schemas(Problem, InvalidField, Scope))
 )]
 struct Base;
 
@@ -128,6 +129,16 @@ pub struct AnyProblems;
 impl IntoResponses for AnyProblems {
     fn responses() -> Responses {
         problems(&[500, 503])
+    }
+}
+
+/// That the query is not valid; for what is no list.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct QueryProblem;
+
+impl IntoResponses for QueryProblem {
+    fn responses() -> Responses {
+        problems(&[422])
     }
 }
 

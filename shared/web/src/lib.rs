@@ -10,6 +10,7 @@
 //! - [`Named`], [`Seen`], [`Listing`], [`Filtered`]: what a question names, has seen, asks for.
 //! - [`Problem`]: what goes wrong, as RFC 9457 writes it.
 //! - [`ops_routes`]: what operators ask of any service; health and metrics come with the site.
+//! - [`Peers`]: the other processes of a deployment, where one answers for all; each is a [`Check`].
 //! - [`serve`]: the server and its bounds; all bounds are in [`limits`].
 //! - [`CreateProblems`] and the like, [`CreateHeaders`] and the like: the `OpenAPI` document's parts.
 
@@ -36,6 +37,7 @@ pub use document::{
     ListProblems, NestedListProblems, PageQuery, ReadHeaders, ReadProblems, StateProblems, one_of,
     optional_body, schema_name,
 };
+pub use health::{Check, Peers};
 pub use list::{Filtered, Filters, Items, Listing, Page, QueryFields, Unfiltered};
 pub use metrics::record_metrics;
 pub use ops::ops_routes;

@@ -56,7 +56,7 @@ impl InvalidField {
 }
 
 /// Explanations may repeat what the client sent, which may be long.
-fn shortened(mut detail: String) -> String {
+pub(crate) fn shortened(mut detail: String) -> String {
     if let Some((end, _)) = detail.char_indices().nth(limits::DETAIL) {
         detail.truncate(end);
         detail.push('…');

@@ -1,5 +1,7 @@
 //! All routes of a process put together, with what holds for every one of them.
 
+use std::sync::Arc;
+
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::Request;
@@ -16,7 +18,7 @@ use utoipa_swagger_ui::{Config, SwaggerUi};
 use waybill_runtime::{Clock, Handle, Health, Service};
 
 use crate::document;
-use crate::health::{self, Readiness};
+use crate::health::{self, Peers, Readiness};
 use crate::limits;
 use crate::metrics::{self, measure};
 use crate::ops::ops_routes;
@@ -30,7 +32,7 @@ const DOCS_PATH: &str = "/docs";
 pub struct Site {
     routes: OpenApiRouter,
     clock: Clock,
-    stopping: CancellationToken,
+    readiness: Readiness,
     ambiguous: Option<String>,
 }
 
@@ -49,30 +51,54 @@ impl Site {
     /// A site with no service yet: health, metrics and the document.
     #[must_use]
     pub fn new(clock: Clock, health: Health, stopping: CancellationToken) -> Self {
-        let readiness = Readiness { health, stopping: stopping.clone() };
+        let readiness = Readiness { health, stopping, peers: None };
         let routes = OpenApiRouter::with_openapi(document::base())
             .routes(routes!(health::livez))
             .routes(routes!(health::readyz))
             .routes(routes!(metrics::show_metrics))
-            .routes(routes!(openapi_document))
-            .with_state(readiness);
-        Self { routes, clock, stopping, ambiguous: None }
+            .routes(routes!(openapi_document));
+        Self { routes, clock, readiness, ambiguous: None }
     }
 
     /// Adds a service's routes and those of its operators.
     #[must_use]
     pub fn service<S: Service>(self, handle: Handle<S>, routes: OpenApiRouter<App<S>>) -> Self {
-        let app = App::new(handle, self.stopping.clone());
+        let app = App::new(handle, self.readiness.stopping.clone());
         self.merge(routes.merge(ops_routes::<S>()).with_state(app))
     }
 
     /// Adds routes that have their state already.
     #[must_use]
     pub fn merge(mut self, routes: OpenApiRouter) -> Self {
-        let ambiguous = ambiguous_schema(self.document(), routes.get_openapi());
-        self.ambiguous = self.ambiguous.or(ambiguous);
+        self.note_ambiguous(routes.get_openapi());
         self.routes = self.routes.merge(routes);
         self
+    }
+
+    /// Answers for these too when asked whether all is ready.
+    #[must_use]
+    pub fn answering_for(mut self, peers: Arc<dyn Peers>) -> Self {
+        self.readiness.peers = Some(peers);
+        self
+    }
+
+    /// Adds a service that others serve, and what its operators ask, to the document only.
+    #[must_use]
+    pub fn describe_service<S: Service>(self, routes: OpenApiRouter<App<S>>) -> Self {
+        self.describe(routes.merge(ops_routes::<S>()).into_openapi())
+    }
+
+    /// Adds routes that others serve to the document only.
+    #[must_use]
+    pub fn describe(mut self, document: OpenApi) -> Self {
+        self.note_ambiguous(&document);
+        self.routes.get_openapi_mut().merge(document);
+        self
+    }
+
+    fn note_ambiguous(&mut self, document: &OpenApi) {
+        let ambiguous = ambiguous_schema(self.document(), document);
+        self.ambiguous = self.ambiguous.take().or(ambiguous);
     }
 
     /// The `OpenAPI` document of all routes so far.
@@ -92,6 +118,7 @@ impl Site {
         Ok(router
             .merge(swagger)
             .layer(axum::Extension(Document(document)))
+            .layer(axum::Extension(self.readiness))
             .layer(CatchPanicLayer::custom(after_panic))
             .layer(from_fn_with_state(self.clock, measure))
             .layer(from_fn(conform)))
@@ -110,7 +137,7 @@ fn ambiguous_schema(one: &OpenApi, other: &OpenApi) -> Option<String> {
 #[derive(Clone)]
 struct Document(Bytes);
 
-/// Show the `OpenAPI` document of this process.
+/// Show the `OpenAPI` document of this process, and of the services that it answers for.
 #[utoipa::path(
     get, path = "/openapi.json", tag = "process",
     responses((status = 200, description = "The document.", body = Object, content_type = "application/json")),

@@ -1,15 +1,19 @@
 //! What every process serves besides its services: health, metrics, the document and its page.
 #![expect(clippy::unwrap_used, reason = "a test says by panicking what went wrong")]
 
+use std::sync::Arc;
+
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request, StatusCode};
-use serde_json::Value;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 use utoipa_axum::router::OpenApiRouter;
 use waybill_runtime::{Clock, Health, Timestamp};
-use waybill_web::{Site, SiteError, one_of, record_metrics};
+use waybill_web::{Check, Peers, Site, SiteError, one_of, record_metrics};
 
 struct Fixture {
     router: Router,
@@ -18,10 +22,23 @@ struct Fixture {
 }
 
 fn site() -> Fixture {
+    fixture(|site| site)
+}
+
+fn fixture(more: impl FnOnce(Site) -> Site) -> Fixture {
     let (clock, _) = Clock::manual(Timestamp(10_000_000));
     let (health, stopping) = (Health::new(clock.clone()), CancellationToken::new());
-    let router = Site::new(clock, health.clone(), stopping.clone()).into_router().unwrap();
-    Fixture { router, health, stopping }
+    let site = more(Site::new(clock, health.clone(), stopping.clone()));
+    Fixture { router: site.into_router().unwrap(), health, stopping }
+}
+
+/// Peers that always say the same.
+struct Say(Vec<Check>);
+
+impl Peers for Say {
+    fn checks(&self) -> BoxFuture<'_, Vec<Check>> {
+        async { self.0.clone() }.boxed()
+    }
 }
 
 impl Fixture {
@@ -33,7 +50,11 @@ impl Fixture {
     }
 
     async fn readiness(&self) -> (u16, Value) {
-        let (status, _, text) = self.ask("/readyz").await;
+        self.readiness_of("/readyz").await
+    }
+
+    async fn readiness_of(&self, path: &str) -> (u16, Value) {
+        let (status, _, text) = self.ask(path).await;
         (status.as_u16(), serde_json::from_str(&text).unwrap())
     }
 }
@@ -53,6 +74,69 @@ async fn a_process_is_ready_while_all_its_loops_are() {
 
     site.health.bad("order.writer", "the database does not answer".to_owned());
     assert_eq!(site.readiness().await.0, 503);
+}
+
+#[tokio::test]
+async fn a_deployment_is_ready_while_the_process_and_all_its_peers_are() {
+    let with = |peers| fixture(|site| site.answering_for(Arc::new(Say(peers))));
+    let good = with(vec![Check::ready("order"), Check::ready("user")]);
+    good.health.good("audit.reader");
+    let (status, report) = good.readiness().await;
+    assert_eq!((status, &report["status"]), (200, &Value::from("ready")));
+    let named: Vec<_> = report["checks"].as_array().unwrap().iter().map(|c| &c["name"]).collect();
+    assert_eq!(named, ["audit.reader", "order", "user"]);
+    good.health.bad("audit.reader", "away".to_owned());
+    assert_eq!(good.readiness().await.0, 503);
+    assert_eq!(good.readiness_of("/readyz?scope=process").await.0, 503);
+
+    let bad = with(vec![Check::ready("order"), Check::not_ready("user", "does not answer")]);
+    for path in ["/readyz", "/readyz?scope=deployment"] {
+        let (status, report) = bad.readiness_of(path).await;
+        assert_eq!((status, &report["status"]), (503, &Value::from("not_ready")));
+        let user = json!({ "name": "user", "ready": false, "detail": "does not answer" });
+        assert_eq!(report["checks"][1], user);
+    }
+    let alone = (200, json!({ "status": "ready", "checks": [] }));
+    assert_eq!(bad.readiness_of("/readyz?scope=process").await, alone);
+}
+
+#[tokio::test]
+async fn readiness_of_what_is_not_known_is_refused() {
+    for (query, pointer) in [("scope=house", "/scope"), ("scope=", "/scope"), ("all=1", "/all")] {
+        let (status, problem) = site().readiness_of(&format!("/readyz?{query}")).await;
+        assert_eq!((status, &problem["errors"][0]["pointer"]), (422, &pointer.into()), "{problem}");
+    }
+    assert_eq!(site().readiness_of("/readyz?scope=deployment").await.0, 200);
+}
+
+#[tokio::test]
+async fn the_document_tells_of_the_scope_of_readiness() {
+    let (_, document) = site().readiness_of("/openapi.json").await;
+    let parameter = &document["paths"]["/readyz"]["get"]["parameters"][0];
+    assert_eq!((&parameter["name"], &parameter["in"]), (&json!("scope"), &json!("query")));
+    assert_eq!(parameter["required"], false);
+    assert_eq!(parameter["schema"]["default"], "deployment", "{parameter}");
+    let values = document.pointer("/components/schemas/ReadinessScope/enum");
+    assert_eq!(values, Some(&json!(["deployment", "process"])));
+    let checks = &document["components"]["schemas"]["ReadinessReport"]["properties"]["checks"];
+    assert!(checks["description"].as_str().unwrap().contains("peer"), "{checks}");
+    assert!(document["paths"]["/readyz"]["get"]["responses"]["422"].is_object());
+}
+
+#[tokio::test]
+async fn what_is_only_described_is_not_served() {
+    let mut elsewhere =
+        Site::new(Clock::system(), Health::new(Clock::system()), CancellationToken::new())
+            .document()
+            .clone();
+    let livez = elsewhere.paths.paths.remove("/livez").unwrap();
+    elsewhere.paths.paths.clear();
+    elsewhere.paths.paths.insert("/v1/elsewhere".to_owned(), livez);
+    let site = fixture(|site| site.describe(elsewhere));
+    let (_, document) = site.readiness_of("/openapi.json").await;
+    assert!(document["paths"]["/v1/elsewhere"]["get"].is_object());
+    assert!(document["paths"]["/livez"]["get"].is_object());
+    assert_eq!(site.ask("/v1/elsewhere").await.0, StatusCode::NOT_FOUND);
 }
 
 #[tokio::test]
