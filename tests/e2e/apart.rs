@@ -32,7 +32,7 @@ struct Host {
 
 impl Host {
     async fn start(services: Vec<&'static str>, data: Vec<String>) -> Self {
-        let arguments = Options::default().services(&services).arguments(data.clone());
+        let arguments = Options::default().services(&services).arguments_at(data.clone());
         let (process, url) = Process::serve(&arguments).await;
         let client = Client::new(url);
         client.ready().await;

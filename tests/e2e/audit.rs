@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Client, Kind, Options, Stack, make};
 
-on_both!(
+on_every_deployment!(
     events_are_found_by_each_of_their_properties,
     events_are_paged_exactly_once_in_both_directions_while_more_come,
     an_event_is_a_cloud_event_and_can_be_read_by_its_id,

@@ -10,7 +10,7 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use crate::errors::NOBODY;
 use crate::support::{
     Client, Ended, Kind, Options, PATIENCE, Process, Stack, Stopwatch, Store, executable, make,
-    on_test_server, run, until,
+    run, until,
 };
 
 on_both!(
@@ -366,12 +366,7 @@ async fn health_of(url: &str) -> Ended {
 async fn a_health_check_is_exit_code_0_while_the_server_can_do_its_work() {
     let stack = Stack::start(Kind::Postgres).await;
     assert_eq!(health_of(&stack.url("")).await.good(), "");
-    let database = stack.store.database();
-    on_test_server(&format!("alter database {database} allow_connections false")).await;
-    on_test_server(&format!(
-        "select pg_terminate_backend(pid) from pg_stat_activity where datname = '{database}'"
-    ))
-    .await;
+    stack.store().goes_away().await;
     let ended = until("the server is not well", Duration::from_secs(5), async || {
         let ended = health_of(&stack.url("")).await;
         ended.stderr.contains("order.writer: the database does not answer").then_some(ended)
@@ -379,7 +374,7 @@ async fn a_health_check_is_exit_code_0_while_the_server_can_do_its_work() {
     .await;
     ended.bad(1, &format!("{}/ is not ready: ", stack.url("")));
     assert_eq!(ended.stderr.lines().count(), 1, "{ended:?}");
-    on_test_server(&format!("alter database {database} allow_connections true")).await;
+    stack.store().comes_back().await;
     stack.ready().await;
     assert_eq!(health_of(&stack.url("")).await.good(), "");
     stack.ends_well().await;
@@ -440,7 +435,7 @@ async fn a_folder_or_an_address_that_is_in_use_is_exit_code_2() {
     ended.bad(2, &format!("cannot listen on {taken}"));
     on(&other, "serve --listen nowhere").await.bad(2, "cannot listen on nowhere");
     // What had begun came to a clean end.
-    let mut after = Process::serve(&Options::default().arguments(other.arguments())).await.0;
+    let mut after = Process::serve(&Options::default().arguments(&other)).await.0;
     let careful = after.log().into_iter().find(|line| line.contains("cleanly"));
     assert_eq!(careful, None);
     after.terminate();
@@ -455,7 +450,7 @@ async fn migrate_makes_the_tables_and_may_be_repeated(kind: Kind) {
     }
     let verified = on(&store, "verify").await.good();
     assert!(verified.ends_with("verified: tables, outboxes and event store agree\n"), "{verified}");
-    let (mut process, url) = Process::serve(&Options::default().arguments(store.arguments())).await;
+    let (mut process, url) = Process::serve(&Options::default().arguments(&store)).await;
     let client = Client::new(url);
     client.ready().await;
     client.user(1_000).await;
@@ -470,7 +465,7 @@ async fn data_of_another_version_is_refused(kind: Kind) {
     on(&store, "migrate").await.good();
     let checksum = match kind {
         Kind::Sqlite => "x'00'",
-        Kind::Postgres => "'\\x00'::bytea",
+        Kind::Postgres | Kind::Compose => "'\\x00'::bytea",
     };
     let newer = format!(
         "insert into _sqlx_migrations \

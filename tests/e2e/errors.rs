@@ -6,7 +6,21 @@ use serde_json::{Value, json};
 use crate::raw;
 use crate::support::{Kind, Options, PATIENCE, Reply, Stack, make, until};
 
-on_both!(
+on_every_deployment!(
+    a_body_that_cannot_be_read_is_refused_by_every_command,
+    a_body_that_only_shows_while_it_comes_that_it_is_too_large_is_refused,
+    a_value_of_the_wrong_type_is_pointed_to,
+    a_field_that_is_not_known_is_pointed_to,
+    a_field_that_is_missing_is_refused_unless_it_may_be_left_out,
+    a_text_has_1_to_200_characters_and_none_that_hides_or_turns_what_stands_around_it,
+    a_value_beyond_its_limits_is_pointed_to,
+    a_value_at_its_limit_is_taken,
+    an_order_has_1_to_100_lines_and_no_product_twice,
+    stock_beyond_what_can_be_counted_is_422,
+    a_bad_query_is_422_and_names_its_parameter,
+    an_id_that_nothing_has_and_one_that_nothing_can_have_are_404,
+    an_unknown_address_is_404_and_an_unknown_method_405,
+    a_key_is_1_to_255_visible_ascii_characters,
     what_the_state_of_things_makes_invalid_is_422,
     what_the_state_of_things_does_not_allow_is_409,
     a_command_on_a_stale_version_is_412,
@@ -141,9 +155,8 @@ fn places(value: &Value) -> Vec<String> {
     [String::new()].into_iter().chain(parts.into_iter().flat_map(below)).collect()
 }
 
-#[tokio::test]
-async fn a_body_that_cannot_be_read_is_refused_by_every_command() {
-    let house = House::new(Kind::Sqlite).await;
+async fn a_body_that_cannot_be_read_is_refused_by_every_command(kind: Kind) {
+    let house = House::new(kind).await;
     for command in house.commands() {
         let whole = command.body.to_string();
         let twice = format!("{whole}{whole}");
@@ -171,9 +184,8 @@ async fn a_body_that_cannot_be_read_is_refused_by_every_command() {
     house.ends_well().await;
 }
 
-#[tokio::test]
-async fn a_body_that_only_shows_while_it_comes_that_it_is_too_large_is_refused() {
-    let house = House::new(Kind::Sqlite).await;
+async fn a_body_that_only_shows_while_it_comes_that_it_is_too_large_is_refused(kind: Kind) {
+    let house = House::new(kind).await;
     let chunk = format!("{:x}\r\n{}\r\n", 32_768, " ".repeat(32_768));
     let head = "POST /v1/users HTTP/1.1\r\nhost: waybill\r\ncontent-type: application/json\r\n\
                 transfer-encoding: chunked\r\nconnection: close\r\n\r\n";
@@ -183,9 +195,8 @@ async fn a_body_that_only_shows_while_it_comes_that_it_is_too_large_is_refused()
     house.ends_well().await;
 }
 
-#[tokio::test]
-async fn a_value_of_the_wrong_type_is_pointed_to() {
-    let house = House::new(Kind::Sqlite).await;
+async fn a_value_of_the_wrong_type_is_pointed_to(kind: Kind) {
+    let house = House::new(kind).await;
     for command in house.commands() {
         for place in places(&command.body) {
             let body = command.with(&place, json!(true));
@@ -195,9 +206,8 @@ async fn a_value_of_the_wrong_type_is_pointed_to() {
     house.ends_well().await;
 }
 
-#[tokio::test]
-async fn a_field_that_is_not_known_is_pointed_to() {
-    let house = House::new(Kind::Sqlite).await;
+async fn a_field_that_is_not_known_is_pointed_to(kind: Kind) {
+    let house = House::new(kind).await;
     for command in house.commands() {
         for place in places(&command.body) {
             if !command.body.pointer(&place).unwrap().is_object() {
@@ -223,9 +233,8 @@ const OPTIONAL: [(&str, &[&str]); 8] = [
     ("/tracking", &["/location", "/note"]),
 ];
 
-#[tokio::test]
-async fn a_field_that_is_missing_is_refused_unless_it_may_be_left_out() {
-    let house = House::new(Kind::Sqlite).await;
+async fn a_field_that_is_missing_is_refused_unless_it_may_be_left_out(kind: Kind) {
+    let house = House::new(kind).await;
     for (command, (end, optional)) in house.commands().into_iter().zip(OPTIONAL) {
         assert!(command.path.ends_with(end), "{}", command.path);
         for place in places(&command.body) {
@@ -245,9 +254,10 @@ async fn a_field_that_is_missing_is_refused_unless_it_may_be_left_out() {
     house.ends_well().await;
 }
 
-#[tokio::test]
-async fn a_text_has_1_to_200_characters_and_none_that_hides_or_turns_what_stands_around_it() {
-    let house = House::new(Kind::Sqlite).await;
+async fn a_text_has_1_to_200_characters_and_none_that_hides_or_turns_what_stands_around_it(
+    kind: Kind,
+) {
+    let house = House::new(kind).await;
     let texts = ["name", "reference", "line1", "line2", "city", "postal_code", "country", "reason"]
         .map(|name| format!("/{name}"));
     let is_text = |place: &str| {
@@ -274,9 +284,8 @@ async fn a_text_has_1_to_200_characters_and_none_that_hides_or_turns_what_stands
     house.ends_well().await;
 }
 
-#[tokio::test]
-async fn a_value_beyond_its_limits_is_pointed_to() {
-    let house = House::new(Kind::Sqlite).await;
+async fn a_value_beyond_its_limits_is_pointed_to(kind: Kind) {
+    let house = House::new(kind).await;
     let skus = [json!(""), json!("a b"), json!("a/b"), json!("ж"), json!("a".repeat(65))];
     let large = 10_i128.pow(18);
     let counts = [json!(0), json!(-1), json!(1_000_001), json!(1.5), json!(large), json!("1")];
@@ -310,9 +319,8 @@ async fn a_value_beyond_its_limits_is_pointed_to() {
     house.ends_well().await;
 }
 
-#[tokio::test]
-async fn a_value_at_its_limit_is_taken() {
-    let house = House::new(Kind::Sqlite).await;
+async fn a_value_at_its_limit_is_taken(kind: Kind) {
+    let house = House::new(kind).await;
     let sku = format!("a-Z_9.{}", "x".repeat(58));
     house.stack.product(&sku, LARGEST, 1_000_000).await;
     house.stack.product("free", 0, 0).await;
@@ -324,9 +332,8 @@ async fn a_value_at_its_limit_is_taken() {
     house.ends_well().await;
 }
 
-#[tokio::test]
-async fn an_order_has_1_to_100_lines_and_no_product_twice() {
-    let house = House::new(Kind::Sqlite).await;
+async fn an_order_has_1_to_100_lines_and_no_product_twice(kind: Kind) {
+    let house = House::new(kind).await;
     let skus: Vec<String> = (0..101).map(|n| format!("SKU-{n}")).collect();
     let order = |skus: &[String]| {
         let lines: Vec<(&str, i64)> = skus.iter().map(|sku| (sku.as_str(), 1)).collect();
@@ -373,9 +380,8 @@ async fn what_the_state_of_things_makes_invalid_is_422(kind: Kind) {
     house.ends_well().await;
 }
 
-#[tokio::test]
-async fn stock_beyond_what_can_be_counted_is_422() {
-    let house = House::new(Kind::Sqlite).await;
+async fn stock_beyond_what_can_be_counted_is_422(kind: Kind) {
+    let house = House::new(kind).await;
     house.stack.product("SAND", 1, 1_000_000).await;
     // No test can send a million receipts.
     let full = "update products set on_hand = 999999999999 where sku = 'SAND'";
@@ -420,9 +426,8 @@ fn lists(house: &House) -> Vec<(String, &'static [&'static str])> {
     ]
 }
 
-#[tokio::test]
-async fn a_bad_query_is_422_and_names_its_parameter() {
-    let house = House::new(Kind::Sqlite).await;
+async fn a_bad_query_is_422_and_names_its_parameter(kind: Kind) {
+    let house = House::new(kind).await;
     for (path, others) in lists(&house) {
         let paging = ["limit=0", "limit=201", "limit=x", "limit=", "limit=-1", "limit=1.0"];
         let cursors = ["cursor=", "cursor=!!", "cursor=AAAA", "cursor=bm9uZQ%3D%3D"];
@@ -450,9 +455,8 @@ async fn a_bad_query_is_422_and_names_its_parameter() {
     house.ends_well().await;
 }
 
-#[tokio::test]
-async fn an_id_that_nothing_has_and_one_that_nothing_can_have_are_404() {
-    let house = House::new(Kind::Sqlite).await;
+async fn an_id_that_nothing_has_and_one_that_nothing_can_have_are_404(kind: Kind) {
+    let house = House::new(kind).await;
     let reads = [
         ("/v1/orders/{}", NOBODY),
         ("/v1/users/{}", NOBODY),
@@ -569,9 +573,8 @@ async fn a_command_on_a_stale_version_is_412(kind: Kind) {
     house.ends_well().await;
 }
 
-#[tokio::test]
-async fn an_unknown_address_is_404_and_an_unknown_method_405() {
-    let house = House::new(Kind::Sqlite).await;
+async fn an_unknown_address_is_404_and_an_unknown_method_405(kind: Kind) {
+    let house = House::new(kind).await;
     for path in ["/", "/v1", "/v2/orders", "/v1/orders/", "/v1/ops/audit/x", "/v1/ops/x/outbox"] {
         for method in [Method::GET, Method::POST, Method::DELETE] {
             house.stack.ask(method, path).send().await.problem(404);
@@ -599,9 +602,8 @@ async fn an_unknown_address_is_404_and_an_unknown_method_405() {
     house.ends_well().await;
 }
 
-#[tokio::test]
-async fn a_key_is_1_to_255_visible_ascii_characters() {
-    let house = House::new(Kind::Sqlite).await;
+async fn a_key_is_1_to_255_visible_ascii_characters(kind: Kind) {
+    let house = House::new(kind).await;
     for (number, command) in house.commands().iter().enumerate() {
         let ask = || house.stack.ask(command.method.clone(), &command.path).json(&command.body);
         for key in ["", " ", "a b", &"x".repeat(256)] {

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Client, Kind, Reply, Stack, make};
 
-on_both!(
+on_every_deployment!(
     fifty_repeats_at_once_place_one_order_and_are_answered_alike,
     a_repeat_after_a_restart_is_answered_as_before,
     a_key_is_refused_for_anything_but_its_first_request,

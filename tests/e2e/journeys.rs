@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 
 use crate::support::{Client, Kind, Options, PATIENCE, Stack, World, make, until};
 
-on_both!(
+on_every_deployment!(
     an_order_that_can_be_met_is_completed,
     without_stock_an_order_is_rejected_and_its_money_comes_back,
     without_money_an_order_is_rejected_and_its_stock_comes_back,

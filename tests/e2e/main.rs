@@ -1,5 +1,5 @@
-//! The whole house from end to end: over HTTP, against the real executable, on SQLite and on
-//! Postgres.
+//! The whole house from end to end: over HTTP, against the real executable on SQLite and on
+//! Postgres, and against the containers of `compose.yaml`.
 
 #![expect(
     clippy::unwrap_used,
@@ -19,6 +19,19 @@ macro_rules! on_both {
         mod postgres {
             $( #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $case() { super::$case(crate::support::Kind::Postgres).await; } )+
+        }
+    };
+}
+
+/// Runs each case on both databases, and on the containers that users start: through the gateway,
+/// every service twice.
+macro_rules! on_every_deployment {
+    ($($case:ident),+ $(,)?) => {
+        on_both!($($case),+);
+        mod compose {
+            $( #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            #[ignore = "needs the containers that `scripts/test compose` starts"]
+            async fn $case() { super::$case(crate::support::Kind::Compose).await; } )+
         }
     };
 }

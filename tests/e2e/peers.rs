@@ -72,7 +72,7 @@ async fn a_deployment_is_not_ready_while_a_service_of_it_is_gone() {
     assert!(checks.iter().all(|check| check["ready"] == true), "{checks:?}");
 
     let (user, of_user) = parts.last_mut().unwrap();
-    user.kill();
+    user.kill().await;
     let (_, checks) = until("the whole is not ready", NOTICED, async || {
         let (status, checks) = readiness(&whole, "/readyz").await;
         (status == 503).then_some((status, checks))

@@ -10,7 +10,7 @@ use crate::errors::NOBODY;
 use crate::raw;
 use crate::support::{Client, Kind, Options, Reply, Stack, Stopwatch, make};
 
-on_both!(
+on_every_deployment!(
     a_resource_that_the_client_has_seen_is_304,
     a_client_that_waits_is_answered_at_the_change,
     an_order_has_every_field_and_no_other,

@@ -8,7 +8,7 @@ use waybill_runtime::{Clock, Timestamp};
 
 use crate::support::{Client, Kind, Stack, World};
 
-on_both!(two_hundred_orders_over_scarce_stock_sell_what_there_is_and_no_more);
+on_every_deployment!(two_hundred_orders_over_scarce_stock_sell_what_there_is_and_no_more);
 
 const ORDERS: usize = 200;
 /// Each costs 1.00.

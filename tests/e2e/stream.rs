@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Client, Kind, Options, PATIENCE, Stack, Stopwatch, make};
 
-on_both!(
+on_every_deployment!(
     a_stream_tells_everything_from_the_beginning_and_then_what_comes,
     a_stream_that_is_cut_off_goes_on_without_a_gap_or_a_repeat,
     a_stream_is_filtered_as_the_list_is,

@@ -90,7 +90,7 @@ impl Walled {
     /// A process of one service, with its own role.
     fn arguments(&self, role: &str) -> Vec<String> {
         let options = Options::default().services(&[role]);
-        let mut arguments = options.arguments(self.store.arguments());
+        let mut arguments = options.arguments(&self.store);
         let place = arguments.iter().position(|argument| argument == "--database-url").unwrap();
         arguments[place + 1] = self.url(role);
         arguments.extend(["--database-password-file".to_owned(), self.secret(role)]);

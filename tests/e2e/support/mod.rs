@@ -4,11 +4,14 @@
 //! - [`Stack`], [`Options`]: servers with fresh data and a client, whatever they run on.
 //! - [`Kind`], [`Store`], [`Server`]: a fresh database of either kind, removed in the end.
 //! - [`Process`]: one running `waybill`, and every way to end it.
+//! - [`Project`], [`Container`]: the containers of `compose.yaml`.
 //! - [`Client`], [`Reply`]: JSON over HTTP. [`make`]: products, users and orders.
 //! - [`World`]: products and customers, and whether the books balance in the end.
 //! - [`until`]: waiting for a condition, with a bound.
 
 mod client;
+mod compose;
+mod docker;
 mod local;
 pub(crate) mod make;
 mod options;

@@ -1,5 +1,7 @@
 //! How servers are started.
 
+use super::store::Store;
+
 /// By default everything runs, and parcels arrive at once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Options {
@@ -59,9 +61,13 @@ impl Options {
         self.services.is_empty() || self.services.iter().any(|one| one == service)
     }
 
-    /// The command line of one process with them; `store` is the part of it that says where the
-    /// data is.
-    pub(crate) fn arguments(&self, store: Vec<String>) -> Vec<String> {
+    /// The command line of one process with them, on this store.
+    pub(crate) fn arguments(&self, store: &Store) -> Vec<String> {
+        self.arguments_at(store.arguments())
+    }
+
+    /// The same, with the part of it that says where the data is.
+    pub(crate) fn arguments_at(&self, data: Vec<String>) -> Vec<String> {
         let pairs = [
             ("--listen", "127.0.0.1:0"),
             ("--packing", &self.packing),
@@ -71,6 +77,6 @@ impl Options {
         ];
         let options = pairs.iter().flat_map(|(name, value)| [*name, *value]).map(str::to_owned);
         let serve = ["serve".to_owned()].into_iter();
-        serve.chain(self.services.clone()).chain(options).chain(store).collect()
+        serve.chain(self.services.clone()).chain(options).chain(data).collect()
     }
 }

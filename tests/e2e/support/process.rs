@@ -109,10 +109,17 @@ pub(crate) struct Ended {
 
 /// Runs a command of the executable to its end.
 pub(crate) async fn run(arguments: &[String]) -> Ended {
-    let mut command = tokio::process::Command::from(executable(arguments));
+    finish(executable(arguments), PATIENCE).await
+}
+
+/// Runs a command to its end, which must come within this time.
+pub(super) async fn finish(command: Command, within: Duration) -> Ended {
+    let shown = format!("{command:?}");
+    let mut command = tokio::process::Command::from(command);
     let output = command.stdin(Stdio::null()).kill_on_drop(true).output();
-    let output = tokio::time::timeout(PATIENCE, output).await;
-    let output = output.expect("the command ends in time").expect("the executable starts");
+    let output = tokio::time::timeout(within, output).await;
+    let output = output.unwrap_or_else(|_| panic!("not within {within:?}: {shown}"));
+    let output = output.unwrap_or_else(|error| panic!("{shown}: {error}"));
     let text = |bytes| String::from_utf8(bytes).expect("it writes UTF-8");
     Ended { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
 }

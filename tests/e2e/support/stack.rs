@@ -3,6 +3,7 @@
 use std::ops::Deref;
 
 use super::client::Client;
+use super::compose::Compose;
 use super::local::Local;
 use super::options::Options;
 use super::process::{Ended, Process};
@@ -21,6 +22,7 @@ pub(crate) struct Stack {
 #[derive(Debug)]
 enum Deployment {
     Local(Local),
+    Compose(Compose),
 }
 
 impl Deref for Stack {
@@ -39,16 +41,23 @@ impl Stack {
 
     /// Servers with these options on fresh data.
     pub(crate) async fn with(kind: Kind, options: Options) -> Self {
-        let (local, url) = Local::start(Store::new(kind).await, &options).await;
+        let (deployment, url) = if kind == Kind::Compose {
+            let (compose, url) = Compose::start(&options).await;
+            (Deployment::Compose(compose), url)
+        } else {
+            let (local, url) = Local::start(Store::new(kind).await, &options).await;
+            (Deployment::Local(local), url)
+        };
         let client = Client::new(url);
         client.ready().await;
-        Self { client, options, deployment: Deployment::Local(local) }
+        Self { client, options, deployment }
     }
 
     /// The one process of a case that is about processes.
     fn local(&self) -> &Local {
         match &self.deployment {
             Deployment::Local(local) => local,
+            Deployment::Compose(_) => panic!("this case is about processes"),
         }
     }
 
@@ -66,6 +75,7 @@ impl Stack {
     pub(crate) async fn kill(&mut self) {
         match &mut self.deployment {
             Deployment::Local(local) => local.kill().await,
+            Deployment::Compose(compose) => compose.kill().await,
         }
     }
 
@@ -73,6 +83,7 @@ impl Stack {
     pub(crate) async fn stop(&mut self) {
         match &mut self.deployment {
             Deployment::Local(local) => local.stop().await,
+            Deployment::Compose(compose) => compose.stop().await,
         }
     }
 
@@ -84,6 +95,7 @@ impl Stack {
                 self.client.turn_to(local.restart(&self.options).await);
                 self.client.ready().await;
             }
+            Deployment::Compose(compose) => compose.restart(&self.options).await,
         }
     }
 
@@ -91,6 +103,7 @@ impl Stack {
     pub(crate) async fn verify(&self) -> Ended {
         match &self.deployment {
             Deployment::Local(local) => local.verify().await,
+            Deployment::Compose(compose) => compose.verify().await,
         }
     }
 
@@ -105,6 +118,7 @@ impl Stack {
             Deployment::Local(local) => {
                 local.store.try_execute(owner, sql).await.map_err(|error| error.to_string())
             }
+            Deployment::Compose(compose) => compose.try_execute(owner, sql).await,
         }
     }
 
@@ -112,6 +126,7 @@ impl Stack {
     pub(crate) async fn metrics(&self) -> Vec<String> {
         match &self.deployment {
             Deployment::Local(_) => vec![self.get("/metrics").await.expect(200).text],
+            Deployment::Compose(compose) => compose.metrics().await,
         }
     }
 

@@ -6,11 +6,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use sqlx::{AnyConnection, AssertSqlSafe, Connection as _};
 use tempfile::TempDir;
 
-/// The two databases that every case runs on.
+/// What the cases run on: one process, on either database, or the containers of `compose.yaml`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Sqlite,
     Postgres,
+    Compose,
 }
 
 /// Where the servers of one case keep their data.
@@ -59,6 +60,7 @@ impl Store {
         match kind {
             Kind::Sqlite => Self::Folder(TempDir::new().expect("a folder for the test")),
             Kind::Postgres => Self::on(Server::First).await,
+            Kind::Compose => panic!("containers bring their database with them"),
         }
     }
 
