@@ -6,7 +6,9 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::net::TcpListener;
 
-use crate::support::{Client, Kind, Options, Process, Stopwatch, Store, run, until};
+use crate::support::{
+    Client, Kind, Options, Process, Stopwatch, Store, on_test_server, run, until,
+};
 
 /// Within which a deployment must say that a part of it is gone.
 const NOTICED: Duration = Duration::from_secs(5);
@@ -93,6 +95,26 @@ async fn a_deployment_is_not_ready_while_a_service_of_it_is_gone() {
     whole.ready().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_that_only_reads_is_not_ready_without_its_database() {
+    let store = Store::new(Kind::Postgres).await;
+    let (_process, audit) = serve(&store, &["audit"], &[]).await;
+    audit.ready().await;
+    let database = store.database();
+    on_test_server(&format!("alter database {database} allow_connections false")).await;
+    on_test_server(&format!(
+        "select pg_terminate_backend(pid) from pg_stat_activity where datname = '{database}'"
+    ))
+    .await;
+    until("it is not ready", NOTICED, async || {
+        (audit.get("/readyz").await.status == 503).then_some(())
+    })
+    .await;
+    assert!(!is_healthy(&audit).await);
+    on_test_server(&format!("alter database {database} allow_connections true")).await;
+    audit.ready().await;
+}
+
 #[tokio::test]
 async fn a_peer_that_accepts_and_never_answers_holds_nobody_up() {
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -109,7 +131,8 @@ async fn a_peer_that_accepts_and_never_answers_holds_nobody_up() {
         assert!(wrong(&checks, "user").ends_with("does not answer (connection refused)"));
     }
     let watch = Stopwatch::start();
-    assert_eq!(readiness(&whole, "/readyz?scope=process").await, (200, Vec::new()));
+    let (status, checks) = readiness(&whole, "/readyz?scope=process").await;
+    assert_eq!((status, checks.len(), wrong(&checks, "event_store.reader")), (200, 1, ""));
     assert!(watch.elapsed() < ANSWERED / 2, "nobody else is asked");
     assert!(is_healthy(&whole).await);
     whole.get("/readyz?scope=order").await.invalid(&["/scope"]);

@@ -115,6 +115,20 @@ impl Runtime {
         Ok(())
     }
 
+    /// Begins to look at the event store now and then, for those who only read it: whether it
+    /// answers, and how far it is.
+    pub fn watch_event_store(&self) {
+        let (store, drained) = (self.event_store.clone(), self.drained.clone());
+        let (health, name) = (self.health.clone(), "event_store.reader".to_owned());
+        let make = {
+            let name = name.clone();
+            move || -> Looping {
+                Box::pin(watch(name.clone(), store.clone(), drained.clone(), health.clone()))
+            }
+        };
+        self.supervise(name, make, &self.tasks);
+    }
+
     /// The event store.
     pub fn event_store(&self) -> &EventStore {
         &self.event_store
@@ -456,6 +470,23 @@ async fn relay<S: Service>(
             () = core.outbox_grew.notified() => {}
             () = tokio::time::sleep(pause) => {}
         }
+    }
+}
+
+/// The loop that looks at the event store.
+async fn watch(name: String, store: EventStore, drained: CancellationToken, health: Health) {
+    while !drained.is_cancelled() {
+        match store.head().await {
+            Ok(head) => {
+                store.announce(head);
+                health.good(&name);
+            }
+            Err(trouble) => {
+                warn!(name, %trouble, "the event store cannot be read");
+                health.bad(&name, trouble.to_string());
+            }
+        }
+        drained.run_until_cancelled(tokio::time::sleep(limits::POLL)).await;
     }
 }
 
