@@ -73,7 +73,8 @@ impl Server {
         let (store, event_store) = (options.store.location(), options.store.event_store());
         let (ids, mode) = (Ids::system(), Migrations::Apply);
         let runtime = Runtime::open(store, Some(event_store), clock.clone(), ids, mode).await?;
-        let site = Site::new(clock, runtime.health().clone(), stopping.clone());
+        let site = Site::new(clock, runtime.health().clone(), stopping.clone())
+            .event_store(runtime.event_store().clone());
         let listening = async {
             let site = hosting(&runtime, names, settings, site, &stopping).await?;
             listen(&options.listen, site.into_router()?, &stopping).await

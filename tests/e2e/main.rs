@@ -31,6 +31,7 @@ mod faults;
 mod idempotency;
 mod journeys;
 mod load;
+mod metrics;
 mod raw;
 mod reading;
 mod scarce;

@@ -8,6 +8,7 @@ use tracing::warn;
 use crate::answers;
 use crate::checkpoint;
 use crate::clock::{Clock, Ids};
+use crate::counts::Counts;
 use crate::database::{Database, Location, OpenError};
 use crate::error::StoreError;
 use crate::event_store::EventStore;
@@ -33,6 +34,7 @@ pub(crate) struct Core<S: Service> {
     /// Tells the rows that a unit changed.
     pub(crate) changes: broadcast::Sender<Arc<Vec<String>>>,
     pub(crate) gauges: Gauges,
+    pub(crate) counts: Counts,
 }
 
 impl<S: Service> Core<S> {
@@ -57,6 +59,7 @@ impl<S: Service> Core<S> {
             retry: Notify::new(),
             changes: broadcast::channel(limits::CHANGES_KEPT).0,
             gauges: Gauges::default(),
+            counts: Counts::default(),
         })
     }
 

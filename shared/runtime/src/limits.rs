@@ -54,5 +54,7 @@ pub const PRUNE_EVERY: Duration = Duration::from_mins(1);
 pub const LOOP_SILENCE: Duration = Duration::from_secs(4);
 /// Keys of changed rows that a slow waiter may lag behind before it reads again anyway.
 pub const CHANGES_KEPT: usize = 1_024;
+/// How long counts of rows are good for, before whoever asks has them counted again.
+pub const COUNTS_KEPT: Duration = Duration::from_secs(30);
 /// Characters of a dead letter's cause.
 pub const CAUSE_CHARS: usize = 2_000;

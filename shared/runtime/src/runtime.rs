@@ -21,6 +21,7 @@ use crate::event_store::EventStore;
 use crate::handle::Handle;
 use crate::health::Health;
 use crate::limits;
+use crate::measure;
 use crate::migrate::{self, Migrations};
 use crate::notify;
 use crate::relay::Relay;
@@ -160,6 +161,7 @@ impl Runtime {
     fn run_relay<S: Service>(&self, core: Arc<Core<S>>) {
         let (drained, health) = (self.drained.clone(), self.health.clone());
         let name = format!("{}.relay", S::NAME);
+        measure::relay_begins(S::NAME);
         let make = {
             let name = name.clone();
             move || -> Looping {
@@ -187,6 +189,7 @@ impl Runtime {
     ) {
         let (health, aborts) = (self.health.clone(), Arc::clone(&self.aborts));
         health.expect(&name);
+        measure::loop_begins(&name);
         tracker.spawn(async move {
             loop {
                 let running = tokio::spawn(make());
@@ -196,6 +199,7 @@ impl Runtime {
                     .insert(name.clone(), running.abort_handle());
                 let Err(died) = running.await else { break };
                 error!(name, %died, "a loop died; it is started again");
+                measure::step_failed(&name);
                 health.bad(&name, "died; being started again".to_owned());
                 tokio::time::sleep(limits::BACKOFF_LONGEST).await;
             }
@@ -352,6 +356,7 @@ impl<S: Service> Writing<S> {
 
     fn note(&self, trouble: &StoreError) {
         warn!(name = self.name, %trouble, "a step failed");
+        measure::step_failed(&self.name);
         self.health.bad(&self.name, trouble.to_string());
     }
 }
@@ -436,6 +441,7 @@ async fn relay<S: Service>(
             }
             Err(trouble) => {
                 warn!(name, %trouble, "a step failed");
+                measure::step_failed(&name);
                 health.bad(&name, trouble.to_string());
                 backoff.longer()
             }

@@ -4,6 +4,7 @@
 use std::any::Any as Payload;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
 
 use uuid::Uuid;
 
@@ -15,6 +16,7 @@ use crate::database::Turn;
 use crate::dead_letters::{self, Parked};
 use crate::error::StoreError;
 use crate::event::{Envelope, Event, EventId, Position, Recorded, Version};
+use crate::measure;
 use crate::outbox::{self, OutboxEvent};
 use crate::rows::{Load, Save};
 use crate::service::{Answer, Context, Message, Service, TimerChange};
@@ -115,6 +117,7 @@ impl<'a, S: Service> Unit<'a, S> {
     /// Takes the service's turn and learns where its logs end.
     pub(crate) async fn begin(core: &'a Core<S>) -> Result<Self, StoreError> {
         let mut turn = core.database.take_turn().await?;
+        let began = core.clock.now();
         let (head, checkpoint, lanes, attempts): (i64, i64, i64, i64) = sqlx::query_as(
             "select coalesce((select max(position) from outbox), 0), \
              coalesce((select max(sequence) from checkpoints), 0), \
@@ -127,7 +130,7 @@ impl<'a, S: Service> Unit<'a, S> {
         Ok(Self {
             core,
             turn,
-            began: core.clock.now(),
+            began,
             head: Position(head),
             checkpoint,
             lanes_held: lanes > 0,
@@ -278,6 +281,10 @@ impl<'a, S: Service> Unit<'a, S> {
 
     /// Writes everything and commits. What it committed is known when this returns.
     pub(crate) async fn commit(mut self, closing: Closing) -> Result<Committed, StoreError> {
+        let mut written = BTreeMap::new();
+        for draft in &self.drafts {
+            *written.entry(draft.kind).or_default() += 1;
+        }
         let outbox = self.record().await?;
         let mut changed = Vec::new();
         if !outbox.is_empty() {
@@ -300,21 +307,21 @@ impl<'a, S: Service> Unit<'a, S> {
             head: self.head.plus(outbox.len()),
             changed,
             next_due,
-            turn_micros: 0,
+            turn_held: Duration::ZERO,
+            written,
         };
+        let (core, began) = (self.core, self.began);
         if outbox.is_empty() && self.timers.is_empty() && closing.is_empty() {
             self.turn.rollback().await?;
-            return Ok(committed);
+        } else {
+            let sent = core.clock.now();
+            let answered = self.turn.commit().await;
+            measure::committed(S::NAME, core.clock.now().since(sent));
+            if let Err(lost) = answered {
+                core.find_out(&evidence, lost).await?;
+            }
         }
-        let (core, began) = (self.core, self.began);
-        if let Err(lost) = self.turn.commit().await {
-            core.find_out(&evidence, lost).await?;
-        }
-        let held = core.clock.now().since(began);
-        Ok(Committed {
-            turn_micros: u64::try_from(held.as_micros()).unwrap_or(u64::MAX),
-            ..committed
-        })
+        Ok(Committed { turn_held: core.clock.now().since(began), ..committed })
     }
 
     /// Gives up, but goes on holding the turn.
@@ -425,7 +432,9 @@ pub(crate) struct Committed {
     /// The earliest timer it set.
     pub(crate) next_due: Option<Timestamp>,
     /// How long it held the turn.
-    pub(crate) turn_micros: u64,
+    pub(crate) turn_held: Duration,
+    /// How many events it wrote of each type.
+    pub(crate) written: BTreeMap<&'static str, u64>,
 }
 
 /// What shows that a unit was committed, looked for when the answer to its commit is lost.

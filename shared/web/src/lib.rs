@@ -16,6 +16,7 @@
 mod body;
 mod command;
 mod document;
+mod gauges;
 mod health;
 mod json;
 pub mod limits;

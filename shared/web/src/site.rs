@@ -1,5 +1,7 @@
 //! All routes of a process put together, with what holds for every one of them.
 
+use std::sync::Arc;
+
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::Request;
@@ -13,9 +15,10 @@ use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use utoipa_swagger_ui::{Config, SwaggerUi};
-use waybill_runtime::{Clock, Handle, Health, Service};
+use waybill_runtime::{Clock, EventStore, Handle, Health, Service};
 
 use crate::document;
+use crate::gauges::Gauges;
 use crate::health::{self, Readiness};
 use crate::limits;
 use crate::metrics::{self, measure};
@@ -32,6 +35,7 @@ pub struct Site {
     clock: Clock,
     stopping: CancellationToken,
     ambiguous: Option<String>,
+    gauges: Gauges,
 }
 
 /// Why routes do not make a site.
@@ -49,6 +53,7 @@ impl Site {
     /// A site with no service yet: health, metrics and the document.
     #[must_use]
     pub fn new(clock: Clock, health: Health, stopping: CancellationToken) -> Self {
+        let gauges = Gauges::new(health.clone());
         let readiness = Readiness { health, stopping: stopping.clone() };
         let routes = OpenApiRouter::with_openapi(document::base())
             .routes(routes!(health::livez))
@@ -56,12 +61,20 @@ impl Site {
             .routes(routes!(metrics::show_metrics))
             .routes(routes!(openapi_document))
             .with_state(readiness);
-        Self { routes, clock, stopping, ambiguous: None }
+        Self { routes, clock, stopping, ambiguous: None, gauges }
+    }
+
+    /// Shows the gauges of the event store too.
+    #[must_use]
+    pub fn event_store(mut self, event_store: EventStore) -> Self {
+        self.gauges.read_event_store(event_store);
+        self
     }
 
     /// Adds a service's routes and those of its operators.
     #[must_use]
-    pub fn service<S: Service>(self, handle: Handle<S>, routes: OpenApiRouter<App<S>>) -> Self {
+    pub fn service<S: Service>(mut self, handle: Handle<S>, routes: OpenApiRouter<App<S>>) -> Self {
+        self.gauges.read_service(handle.clone());
         let app = App::new(handle, self.stopping.clone());
         self.merge(routes.merge(ops_routes::<S>()).with_state(app))
     }
@@ -92,6 +105,7 @@ impl Site {
         Ok(router
             .merge(swagger)
             .layer(axum::Extension(Document(document)))
+            .layer(axum::Extension(Arc::new(self.gauges)))
             .layer(CatchPanicLayer::custom(after_panic))
             .layer(from_fn_with_state(self.clock, measure))
             .layer(from_fn(conform)))
