@@ -6,7 +6,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::errors::NOBODY;
-use crate::support::{Client, Kind, Options, Stack, make};
+use crate::support::{Client, Kind, Options, Stack};
 
 /// Every route there is.
 const ROUTES: &str = "

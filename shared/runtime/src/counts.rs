@@ -2,6 +2,7 @@
 //! is done now and then only, and by one reader at a time.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use sqlx::AnyPool;
 use tokio::sync::{Semaphore, watch};
@@ -33,42 +34,48 @@ pub(crate) struct Counts {
     counting: Arc<Semaphore>,
 }
 
-type Newest = Option<(Timestamp, Arc<[RowCounts]>)>;
+/// What the last count came to, and when the next one may begin.
+#[derive(Clone, Debug, Default)]
+struct Newest {
+    counts: Option<Arc<[RowCounts]>>,
+    began: Timestamp,
+    good_for: Duration,
+}
 
 impl Default for Counts {
     fn default() -> Self {
-        Self { newest: watch::Sender::new(None), counting: Arc::new(Semaphore::new(1)) }
+        let newest = watch::Sender::new(Newest::default());
+        Self { newest, counting: Arc::new(Semaphore::new(1)) }
     }
 }
 
-/// The counts of a service's tables, at most [`limits::COUNTS_KEPT`] old; nothing if they could
-/// not be had.
+/// The counts of a service's tables; nothing if they could not be had. They are at most
+/// [`limits::COUNTS_KEPT`] old, older only where counting takes so long that it would be felt.
 ///
 /// The counting goes on where its caller has no more patience: the next one finds it done.
 pub(crate) async fn counts<S: Service>(core: &Arc<Core<S>>) -> Option<Arc<[RowCounts]>> {
     let mut told = core.counts.newest.subscribe();
-    let fresh = |newest: &Newest| {
-        let (counted_at, counts) = newest.as_ref()?;
-        let old = counted_at.is_long_ago(limits::COUNTS_KEPT, core.clock.now());
-        (!old).then(|| Arc::clone(counts))
-    };
-    if let Some(counts) = fresh(&told.borrow_and_update()) {
-        return Some(counts);
+    let known = told.borrow_and_update().clone();
+    if !known.began.is_long_ago(known.good_for, core.clock.now()) {
+        return known.counts;
     }
     if let Ok(permit) = Arc::clone(&core.counts.counting).try_acquire_owned() {
         let core = Arc::clone(core);
         tokio::spawn(async move {
-            let counted_at = core.clock.now();
-            let counted = count::<S>(core.database.reader()).await;
-            let counted = counted.inspect_err(|error| {
+            let began = core.clock.now();
+            let counted = count::<S>(core.database.reader()).await.inspect_err(|error| {
                 warn!(service = S::NAME, %error, "the rows could not be counted");
             });
-            core.counts.newest.send_replace(counted.ok().map(|counts| (counted_at, counts)));
+            // What failed at once is tried at once: the database may be back.
+            let least = if counted.is_ok() { limits::COUNTS_KEPT } else { Duration::ZERO };
+            let took = core.clock.now().since(began);
+            let good_for = least.max(took * limits::COUNTING_PAUSE);
+            core.counts.newest.send_replace(Newest { counts: counted.ok(), began, good_for });
             drop(permit);
         });
     }
     told.changed().await.ok()?;
-    fresh(&told.borrow())
+    told.borrow().counts.clone()
 }
 
 async fn count<S: Service>(pool: &AnyPool) -> Result<Arc<[RowCounts]>, StoreError> {

@@ -56,5 +56,7 @@ pub const LOOP_SILENCE: Duration = Duration::from_secs(4);
 pub const CHANGES_KEPT: usize = 1_024;
 /// How long counts of rows are good for, before whoever asks has them counted again.
 pub const COUNTS_KEPT: Duration = Duration::from_secs(30);
+/// They are good for this many times as long as the counting took, if that is longer.
+pub const COUNTING_PAUSE: u32 = 20;
 /// Characters of a dead letter's cause.
 pub const CAUSE_CHARS: usize = 2_000;

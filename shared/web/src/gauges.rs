@@ -111,8 +111,8 @@ fn counts(text: &mut Text, services: &Services) {
     let known = services.iter().filter_map(|(_, all)| all.counts.as_ref());
     for counted in known.flat_map(|counts| counts.iter()) {
         let (table, column) = (counted.table, counted.column);
-        let age = waybill_runtime::limits::COUNTS_KEPT.as_secs();
-        let help = format!("How many {table} there are by {column}, as of at most {age} s ago.");
+        let often = waybill_runtime::limits::COUNTS_KEPT.as_secs();
+        let help = format!("How many {table} there are by {column}, counted every {often} s.");
         let samples = counted.rows.iter().map(|(value, count)| (label(column, value), *count));
         text.family(&format!("waybill_{table}"), &help, samples);
     }
