@@ -4,6 +4,7 @@
 //! - [`cli`]: every command and option.
 //! - [`services`]: the services there are; a new one is a line there.
 //! - [`serve`]: from options to a running server, and down again.
+//! - [`otel`]: traces, where they are wanted.
 //! - [`proof`]: verify, rebuild, rewind, migrate.
 //! - [`client`], [`show`]: the HTTP API from a terminal.
 //! - [`demo`]: all of it at once, to look at.
@@ -12,6 +13,7 @@ mod cli;
 mod client;
 mod commands;
 mod demo;
+mod otel;
 mod proof;
 mod serve;
 mod services;
@@ -23,27 +25,35 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use tracing_subscriber::EnvFilter;
 use waybill_runtime::OpenError;
+use waybill_runtime::trace::Tracer;
 
 use crate::cli::{Cli, Command};
 use crate::client::ClientError;
+use crate::otel::{CannotTrace, Traces};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     log(cli.quiet_by_default());
+    let traces = match Traces::start(&cli) {
+        Ok(traces) => traces,
+        Err(error) => return complain(&error.into()),
+    };
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => return complain(&anyhow::Error::from(error)),
     };
-    match runtime.block_on(run(cli)) {
+    let ended = runtime.block_on(run(cli, &traces.tracer()));
+    traces.stop();
+    match ended {
         Ok(code) => code,
         Err(error) => complain(&error),
     }
 }
 
-async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+async fn run(cli: Cli, tracer: &Tracer) -> anyhow::Result<ExitCode> {
     match cli.command.unwrap_or(Command::Serve(cli.serve)) {
-        Command::Serve(options) => serve::serve(options).await,
-        Command::Demo(options) => demo::demo(options).await,
+        Command::Serve(options) => serve::serve(options, tracer).await,
+        Command::Demo(options) => demo::demo(options, tracer).await,
         Command::Order { server, command } => commands::order(&server, command).await,
         Command::Audit { server, command } => commands::audit(&server, command).await,
         Command::DeadLetters { server, command } => commands::dead_letters(&server, command).await,
@@ -71,6 +81,9 @@ fn log(quiet: bool) {
 fn complain(error: &anyhow::Error) -> ExitCode {
     eprintln!("waybill: {error:#}");
     let bad_server = matches!(error.downcast_ref::<ClientError>(), Some(ClientError::BadServer(_)));
-    let setup = bad_server || error.is::<OpenError>() || error.is::<serve::CannotListen>();
+    let setup = bad_server
+        || error.is::<OpenError>()
+        || error.is::<serve::CannotListen>()
+        || error.is::<CannotTrace>();
     ExitCode::from(if setup { 2 } else { 1 })
 }

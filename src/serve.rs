@@ -9,6 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
+use waybill_runtime::trace::Tracer;
 use waybill_runtime::{Clock, Ids, Migrations, OpenError, Runtime};
 use waybill_web::Site;
 
@@ -43,9 +44,9 @@ pub(crate) struct Server {
 }
 
 /// Serves until it is told to stop.
-pub(crate) async fn serve(options: ServeOptions) -> anyhow::Result<ExitCode> {
+pub(crate) async fn serve(options: ServeOptions, tracer: &Tracer) -> anyhow::Result<ExitCode> {
     let settings = settings(&options.options, options.packing, options.carrier_transit);
-    let server = Server::start(&options.options, &options.services, settings).await?;
+    let server = Server::start(&options.options, &options.services, settings, tracer).await?;
     told_to_stop().await?;
     server.stop().await;
     Ok(ExitCode::SUCCESS)
@@ -65,6 +66,7 @@ impl Server {
         options: &RunOptions,
         names: &[Name],
         settings: Settings,
+        tracer: &Tracer,
     ) -> anyhow::Result<Self> {
         let all = [Name::Inventory, Name::User, Name::Order, Name::Logistics, Name::Audit];
         let names = if names.is_empty() { &all[..] } else { names };
@@ -73,8 +75,10 @@ impl Server {
         let (store, event_store) = (options.store.location(), options.store.event_store());
         let (ids, mode) = (Ids::system(), Migrations::Apply);
         let runtime = Runtime::open(store, Some(event_store), clock.clone(), ids, mode).await?;
+        let runtime = runtime.traced_by(tracer.clone());
         let site = Site::new(clock, runtime.health().clone(), stopping.clone())
-            .event_store(runtime.event_store().clone());
+            .event_store(runtime.event_store().clone())
+            .traced_by(tracer.clone());
         let listening = async {
             let site = hosting(&runtime, names, settings, site, &stopping).await?;
             listen(&options.listen, site.into_router()?, &stopping).await

@@ -37,3 +37,4 @@ mod reading;
 mod scarce;
 mod stream;
 mod support;
+mod traces;

@@ -17,6 +17,7 @@ use crate::limits;
 use crate::migrate::{self, Migrations};
 use crate::outbox;
 use crate::service::Service;
+use crate::trace::Tracer;
 use crate::unit::{Committed, Evidence};
 
 /// One service with its database, as its writer, relay and handle share it.
@@ -35,6 +36,7 @@ pub(crate) struct Core<S: Service> {
     pub(crate) changes: broadcast::Sender<Arc<Vec<String>>>,
     pub(crate) gauges: Gauges,
     pub(crate) counts: Counts,
+    pub(crate) tracer: Tracer,
 }
 
 impl<S: Service> Core<S> {
@@ -60,6 +62,7 @@ impl<S: Service> Core<S> {
             changes: broadcast::channel(limits::CHANGES_KEPT).0,
             gauges: Gauges::default(),
             counts: Counts::default(),
+            tracer: Tracer::default(),
         })
     }
 

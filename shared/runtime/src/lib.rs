@@ -15,7 +15,7 @@
 //! - `answers`, `checkpoint`, `timers`, `dead_letters`, `outbox`: a table each, with its SQL.
 //! - [`Runtime`], [`Handle`]: a process that runs services, and what its routes hold of them.
 //! - [`fold`]: rebuild, rewind and verify.
-//! - `measure`, `counts`: what the metrics tell.
+//! - `measure`, `counts`: what the metrics tell. [`trace`]: what traces tell.
 //! - `database`: the one home of what differs between the two databases.
 //! - [`limits`]: every bound.
 
@@ -49,6 +49,7 @@ mod service;
 mod steps;
 mod tables;
 mod timers;
+pub mod trace;
 mod unit;
 mod writer;
 

@@ -26,6 +26,7 @@ use crate::migrate::{self, Migrations};
 use crate::notify;
 use crate::relay::Relay;
 use crate::service::Service;
+use crate::trace::Tracer;
 use crate::writer::{Step, Writer};
 
 /// What runs in this process, and how it is stopped.
@@ -37,6 +38,7 @@ pub struct Runtime {
     ids: Ids,
     mode: Migrations,
     health: Health,
+    tracer: Tracer,
     tasks: TaskTracker,
     /// Cancelled first: writers take no more commands, finish what they have, and end.
     stopping: CancellationToken,
@@ -72,6 +74,7 @@ impl Runtime {
             ids,
             mode,
             health: Health::new(clock),
+            tracer: Tracer::default(),
             tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),
             drained: CancellationToken::new(),
@@ -85,11 +88,19 @@ impl Runtime {
         Ok(runtime)
     }
 
+    /// Tells of every message of the services that are hosted from now on.
+    #[must_use]
+    pub fn traced_by(mut self, tracer: Tracer) -> Self {
+        self.tracer = tracer;
+        self
+    }
+
     /// Opens a service and begins to run it.
     pub async fn host<S: Service>(&self, settings: S::Settings) -> Result<Handle<S>, OpenError> {
         let (location, store) = (&self.location, self.event_store.clone());
         let (clock, ids) = (self.clock.clone(), self.ids.clone());
-        let core = Core::<S>::open(location, store, settings, clock, ids, self.mode).await?;
+        let mut core = Core::<S>::open(location, store, settings, clock, ids, self.mode).await?;
+        core.tracer = self.tracer.clone();
         let core = Arc::new(core);
         // A service that lost history must not write over what others have read of it.
         Relay::new(Arc::clone(&core)).step().await?;

@@ -2,6 +2,7 @@
 //! together. The number of statements does not depend on the number of messages.
 
 use std::any::Any as Payload;
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
@@ -22,6 +23,7 @@ use crate::rows::{Load, Save};
 use crate::service::{Answer, Context, Message, Service, TimerChange};
 use crate::tables::Tables;
 use crate::timers::{self, StoredTimer};
+use crate::trace::{Span, SpanKind};
 
 /// What a message says of its origin, and the events that follow from it say of theirs.
 #[derive(Clone, Debug)]
@@ -92,6 +94,9 @@ pub(crate) struct Unit<'a, S: Service> {
     tables: S::Tables,
     drafts: Vec<Draft>,
     timers: BTreeMap<String, Option<StoredTimer>>,
+    /// One for each message handled so far. They end with the unit; without its commit they were
+    /// for nothing, and are told so.
+    spans: Vec<Span>,
 }
 
 /// An event that waits for its place in the outbox and in its stream.
@@ -103,6 +108,8 @@ struct Draft {
     order: Option<Uuid>,
     data: String,
     cause: Cause,
+    /// Which span tells of the message that it follows from.
+    span: Option<usize>,
 }
 
 /// What follows from one message.
@@ -138,7 +145,25 @@ impl<'a, S: Service> Unit<'a, S> {
             tables: S::Tables::default(),
             drafts: Vec::new(),
             timers: BTreeMap::new(),
+            spans: Vec::new(),
         })
+    }
+
+    /// Begins to tell of the message that is handled next.
+    pub(crate) fn begin_span(
+        &mut self,
+        kind: SpanKind,
+        parent: &str,
+        name: impl FnOnce() -> Cow<'static, str>,
+    ) -> &mut Span {
+        self.spans.push(self.core.tracer.begin(kind, parent, self.began, name));
+        let last = self.spans.len() - 1;
+        &mut self.spans[last]
+    }
+
+    /// What is told of the message handled last, if anything is.
+    pub(crate) fn span(&mut self) -> Option<&mut Span> {
+        self.spans.last_mut()
     }
 
     /// The newest checkpoint's sequence.
@@ -232,6 +257,10 @@ impl<'a, S: Service> Unit<'a, S> {
             }
             Ok(Following { answer, mut drafts, timers }) => {
                 self.tables.keep();
+                let span = self.spans.len().checked_sub(1);
+                for draft in &mut drafts {
+                    draft.span = span;
+                }
                 self.drafts.append(&mut drafts);
                 self.timers.extend(timers);
                 Ok(Verdict::Decided(answer))
@@ -321,7 +350,9 @@ impl<'a, S: Service> Unit<'a, S> {
                 core.find_out(&evidence, lost).await?;
             }
         }
-        Ok(Committed { turn_held: core.clock.now().since(began), ..committed })
+        let ended = core.clock.now();
+        self.spans.into_iter().for_each(|span| span.end(ended));
+        Ok(Committed { turn_held: ended.since(began), ..committed })
     }
 
     /// Gives up, but goes on holding the turn.
@@ -329,9 +360,12 @@ impl<'a, S: Service> Unit<'a, S> {
         self.turn
     }
 
-    /// Gives up; nothing of this unit stays.
+    /// Ends without a trace: what was handled has no effects.
     pub(crate) async fn rollback(self) -> Result<(), StoreError> {
-        Ok(self.turn.rollback().await?)
+        self.turn.rollback().await?;
+        let ended = self.core.clock.now();
+        self.spans.into_iter().for_each(|span| span.end(ended));
+        Ok(())
     }
 
     /// Deals positions, versions and correlations to the drafts.
@@ -345,6 +379,7 @@ impl<'a, S: Service> Unit<'a, S> {
         let mut streams = outbox::streams(&mut self.turn, &distinct).await?;
         let mut events = Vec::with_capacity(drafts.len());
         let mut correlations = HashMap::with_capacity(drafts.len());
+        let mut told = None;
         for (draft, position) in drafts.into_iter().zip(self.head.0 + 1..) {
             let head = streams.entry(draft.stream.clone()).or_default();
             head.version = Version(head.version.0 + 1);
@@ -352,11 +387,20 @@ impl<'a, S: Service> Unit<'a, S> {
             if head.first.is_empty() {
                 head.first.clone_from(&id);
             }
+            let is_command = draft.cause.correlation.is_none();
             let correlation = match (draft.order, draft.cause.correlation) {
                 (Some(order), _) => order.to_string(),
                 (None, Some(inherited)) => inherited,
                 (None, None) => head.first.clone(),
             };
+            if let Some(span) = draft.span.and_then(|index| self.spans.get_mut(index)) {
+                // A command does not say what it belongs to; its first event does.
+                if is_command && told != draft.span {
+                    span.describe(|| [("waybill.correlation.id", correlation.clone().into())]);
+                }
+                told = draft.span;
+                span.note(draft.kind, self.began, || [("waybill.event.id", id.clone().into())]);
+            }
             correlations.insert(id, correlation.clone());
             let envelope = Envelope {
                 id: draft.id,
@@ -415,6 +459,7 @@ impl Following {
             order: event.order(),
             data: event.encode()?,
             cause: cause.clone(),
+            span: None,
         });
         Ok(())
     }

@@ -4,13 +4,14 @@
 //! - `commands`: what clients ask for, answered after the commit.
 //! - `events`: what other services say, with the checkpoint.
 //! - `due`: timers; `retries`: dead letters that are tried again.
-//! - `messages`: what events, timers and retries have in common.
+//! - `messages`: what events, timers and retries have in common; `spans`: what is told of them.
 
 mod commands;
 mod due;
 mod events;
 mod messages;
 mod retries;
+mod spans;
 
 use std::sync::Arc;
 

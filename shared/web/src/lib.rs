@@ -30,6 +30,7 @@ mod server;
 mod site;
 mod state;
 mod tags;
+mod trace;
 
 pub use command::{IDEMPOTENCY_KEY, Submitted, SubmittedOrEmpty, Terms};
 pub use document::{

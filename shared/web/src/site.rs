@@ -15,6 +15,7 @@ use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use utoipa_swagger_ui::{Config, SwaggerUi};
+use waybill_runtime::trace::Tracer;
 use waybill_runtime::{Clock, EventStore, Handle, Health, Service};
 
 use crate::document;
@@ -25,6 +26,7 @@ use crate::metrics::{self, measure};
 use crate::ops::ops_routes;
 use crate::problem::{PROBLEM_JSON, Problem};
 use crate::state::App;
+use crate::trace::trace;
 
 const DOCUMENT_PATH: &str = "/openapi.json";
 const DOCS_PATH: &str = "/docs";
@@ -36,6 +38,7 @@ pub struct Site {
     stopping: CancellationToken,
     ambiguous: Option<String>,
     gauges: Gauges,
+    tracer: Tracer,
 }
 
 /// Why routes do not make a site.
@@ -61,7 +64,14 @@ impl Site {
             .routes(routes!(metrics::show_metrics))
             .routes(routes!(openapi_document))
             .with_state(readiness);
-        Self { routes, clock, stopping, ambiguous: None, gauges }
+        Self { routes, clock, stopping, ambiguous: None, gauges, tracer: Tracer::default() }
+    }
+
+    /// Tells of every request.
+    #[must_use]
+    pub fn traced_by(mut self, tracer: Tracer) -> Self {
+        self.tracer = tracer;
+        self
     }
 
     /// Shows the gauges of the event store too.
@@ -102,13 +112,18 @@ impl Site {
         let (router, document) = self.routes.split_for_parts();
         let document = Bytes::from(serde_json::to_vec(&document)?);
         let swagger = SwaggerUi::new(DOCS_PATH).config(Config::from(DOCUMENT_PATH));
-        Ok(router
+        let router = router
             .merge(swagger)
             .layer(axum::Extension(Document(document)))
             .layer(axum::Extension(Arc::new(self.gauges)))
             .layer(CatchPanicLayer::custom(after_panic))
-            .layer(from_fn_with_state(self.clock, measure))
-            .layer(from_fn(conform)))
+            .layer(from_fn_with_state(self.clock.clone(), measure));
+        let router = if self.tracer.is_on() {
+            router.layer(from_fn_with_state((self.tracer, self.clock), trace))
+        } else {
+            router
+        };
+        Ok(router.layer(from_fn(conform)))
     }
 }
 
