@@ -6,9 +6,11 @@
 //! - [`Stack`], [`Options`]: a store with a server on it, and further servers beside it.
 //! - [`Client`], [`Reply`]: JSON over HTTP. [`make`]: products, users and orders.
 //! - [`World`]: products and customers, and whether the books balance in the end.
+//! - [`Collector`]: takes traces, as an OpenTelemetry collector does.
 //! - [`until`]: waiting for a condition, with a bound.
 
 mod client;
+mod collector;
 pub(crate) mod make;
 mod problem;
 mod process;
@@ -19,6 +21,7 @@ mod wait;
 mod world;
 
 pub(crate) use client::{Client, Reply};
+pub(crate) use collector::{Collector, Told};
 pub(crate) use process::{Ended, Process, executable, run};
 pub(crate) use stack::{Options, Stack};
 pub(crate) use stopwatch::Stopwatch;

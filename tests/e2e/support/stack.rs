@@ -14,6 +14,7 @@ pub(crate) struct Options {
     transit: String,
     carrier: String,
     deadline: String,
+    variables: Vec<(String, String)>,
 }
 
 impl Default for Options {
@@ -24,6 +25,7 @@ impl Default for Options {
             transit: "0s".to_owned(),
             carrier: "simulated".to_owned(),
             deadline: "15m".to_owned(),
+            variables: Vec::new(),
         }
     }
 }
@@ -59,6 +61,12 @@ impl Options {
         self
     }
 
+    /// A variable in the server's environment.
+    pub(crate) fn variable(mut self, name: &str, value: &str) -> Self {
+        self.variables.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
     pub(crate) fn arguments(&self, store: &Store) -> Vec<String> {
         let pairs = [
             ("--listen", "127.0.0.1:0"),
@@ -70,6 +78,10 @@ impl Options {
         let options = pairs.iter().flat_map(|(name, value)| [*name, *value]).map(str::to_owned);
         let serve = ["serve".to_owned()].into_iter();
         serve.chain(self.services.clone()).chain(options).chain(store.arguments()).collect()
+    }
+
+    async fn serve(&self, store: &Store) -> (Process, String) {
+        Process::serve_with(&self.arguments(store), &self.variables).await
     }
 }
 
@@ -102,7 +114,7 @@ impl Stack {
     /// A server with these options on a fresh database.
     pub(crate) async fn with(kind: Kind, options: Options) -> Self {
         let store = Store::new(kind).await;
-        let (process, url) = Process::serve(&options.arguments(&store)).await;
+        let (process, url) = options.serve(&store).await;
         let client = Client::new(url);
         client.ready().await;
         Self { client, process, past: Vec::new(), options, store }
@@ -110,7 +122,7 @@ impl Stack {
 
     /// One more server on the same data, which must be Postgres for that; its client.
     pub(crate) async fn beside(&self, options: &Options) -> (Process, Client) {
-        let (process, url) = Process::serve(&options.arguments(&self.store)).await;
+        let (process, url) = options.serve(&self.store).await;
         let client = Client::new(url);
         client.ready().await;
         (process, client)
@@ -131,7 +143,7 @@ impl Stack {
     /// Starts the server again on the same data, as `options` now say, and waits until it is ready.
     /// Clients and their clones ask the new one.
     pub(crate) async fn restart(&mut self) {
-        let (process, url) = Process::serve(&self.options.arguments(&self.store)).await;
+        let (process, url) = self.options.serve(&self.store).await;
         self.past.push(std::mem::replace(&mut self.process, process));
         self.client.turn_to(url);
         self.client.ready().await;
