@@ -41,7 +41,7 @@ pub(crate) enum CannotTrace {
         found: String,
     },
     /// Something else that a variable says cannot be done.
-    #[error("traces cannot be sent: {0}")]
+    #[error("traces cannot be sent")]
     Exporter(#[from] ExporterBuildError),
 }
 
