@@ -302,7 +302,7 @@ async fn while_postgres_is_away_a_scrape_answers_in_time_and_tells_nothing_untru
     on_test_server(&format!("alter database {database} allow_connections true")).await;
     stack.ready().await;
     let scraped = Scraped::of(&stack).await;
-    assert_eq!(readiness(&scraped), (8, 0));
+    assert_eq!(readiness(&scraped), (LOOPS, 0));
     assert_eq!(scraped.all("waybill_dead_letters").len(), 12);
     stack.ends_well().await;
 }
