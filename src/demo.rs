@@ -8,6 +8,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use waybill_runtime::Ids;
+use waybill_runtime::trace::Tracer;
 
 use crate::cli::DemoOptions;
 use crate::client::{Client, ClientError, Resource, items, text};
@@ -102,9 +103,9 @@ const SCENES: [Scene; 8] = [
 ];
 
 /// Serves, plays the scenes, prints one history, and stays up.
-pub(crate) async fn demo(options: DemoOptions) -> anyhow::Result<ExitCode> {
+pub(crate) async fn demo(options: DemoOptions, tracer: &Tracer) -> anyhow::Result<ExitCode> {
     let settings = serve::settings(&options.options, options.packing, options.carrier_transit);
-    let server = Server::start(&options.options, &[], &[], settings).await?;
+    let server = Server::start(&options.options, &[], &[], settings, tracer).await?;
     let url = server.url.clone();
     show::line(&format!("Waybill serves on {url} (all services in this process)\n"));
     let client = Client::new(&url)?;

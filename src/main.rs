@@ -4,6 +4,7 @@
 //! - [`cli`]: every command and option.
 //! - [`services`]: the services there are; a new one is a line there.
 //! - [`serve`]: from options to a running server, and down again.
+//! - [`otel`]: traces, where they are wanted.
 //! - [`proof`]: verify, rebuild, rewind, migrate.
 //! - [`peers`], [`readiness`], [`healthcheck`]: whether processes are ready, asked from another one.
 //! - [`client`], [`show`]: the HTTP API from a terminal.
@@ -14,6 +15,7 @@ mod client;
 mod commands;
 mod demo;
 mod healthcheck;
+mod otel;
 mod peers;
 mod proof;
 mod readiness;
@@ -28,9 +30,11 @@ use std::time::Duration;
 use clap::Parser as _;
 use tracing_subscriber::EnvFilter;
 use waybill_runtime::OpenError;
+use waybill_runtime::trace::Tracer;
 
 use crate::cli::{BadSecret, Cli, Command};
 use crate::client::ClientError;
+use crate::otel::{CannotTrace, Traces};
 
 /// How long the end waits for threads that are stuck, such as in the lookup of a name.
 const STUCK: Duration = Duration::from_secs(1);
@@ -38,12 +42,17 @@ const STUCK: Duration = Duration::from_secs(1);
 fn main() -> ExitCode {
     let cli = Cli::parse();
     log(cli.quiet_by_default());
+    let traces = match Traces::start(&cli) {
+        Ok(traces) => traces,
+        Err(error) => return complain(&error.into()),
+    };
     let runtime = match runtime(&cli) {
         Ok(runtime) => runtime,
         Err(error) => return complain(&anyhow::Error::from(error)),
     };
-    let ended = runtime.block_on(run(cli));
+    let ended = runtime.block_on(run(cli, &traces.tracer()));
     runtime.shutdown_timeout(STUCK);
+    traces.stop();
     ended.unwrap_or_else(|error| complain(&error))
 }
 
@@ -56,10 +65,10 @@ fn runtime(cli: &Cli) -> std::io::Result<tokio::runtime::Runtime> {
     builder.enable_all().build()
 }
 
-async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+async fn run(cli: Cli, tracer: &Tracer) -> anyhow::Result<ExitCode> {
     match cli.command.unwrap_or(Command::Serve(cli.serve)) {
-        Command::Serve(options) => serve::serve(options).await,
-        Command::Demo(options) => demo::demo(options).await,
+        Command::Serve(options) => serve::serve(options, tracer).await,
+        Command::Demo(options) => demo::demo(options, tracer).await,
         Command::Order { server, command } => commands::order(&server, command).await,
         Command::Audit { server, command } => commands::audit(&server, command).await,
         Command::DeadLetters { server, command } => commands::dead_letters(&server, command).await,
@@ -91,6 +100,7 @@ fn complain(error: &anyhow::Error) -> ExitCode {
     let setup = bad_server
         || error.is::<OpenError>()
         || error.is::<BadSecret>()
+        || error.is::<CannotTrace>()
         || error.is::<serve::CannotListen>()
         || error.is::<peers::BadDeployment>();
     ExitCode::from(if setup { 2 } else { 1 })

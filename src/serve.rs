@@ -10,6 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
+use waybill_runtime::trace::Tracer;
 use waybill_runtime::{Clock, Ids, Migrations, OpenError, Runtime};
 use waybill_web::Site;
 
@@ -45,10 +46,10 @@ pub(crate) struct Server {
 }
 
 /// Serves until it is told to stop.
-pub(crate) async fn serve(options: ServeOptions) -> anyhow::Result<ExitCode> {
+pub(crate) async fn serve(options: ServeOptions, tracer: &Tracer) -> anyhow::Result<ExitCode> {
     let settings = settings(&options.options, options.packing, options.carrier_transit);
-    let server =
-        Server::start(&options.options, &options.services, &options.peers, settings).await?;
+    let (services, peers) = (&options.services, &options.peers);
+    let server = Server::start(&options.options, services, peers, settings, tracer).await?;
     told_to_stop().await?;
     server.stop().await;
     Ok(ExitCode::SUCCESS)
@@ -70,6 +71,7 @@ impl Server {
         names: &[Name],
         peers: &[Peer],
         settings: Settings,
+        tracer: &Tracer,
     ) -> anyhow::Result<Self> {
         let all = [Name::Inventory, Name::User, Name::Order, Name::Logistics, Name::Audit];
         let names = if names.is_empty() { &all[..] } else { names };
@@ -79,7 +81,10 @@ impl Server {
         let (store, event_store) = (options.store.location()?, options.store.event_store()?);
         let (ids, mode) = (Ids::system(), Migrations::Apply);
         let runtime = Runtime::open(store, Some(event_store), clock.clone(), ids, mode).await?;
-        let site = Site::new(clock, runtime.health().clone(), stopping.clone());
+        let runtime = runtime.traced_by(tracer.clone());
+        let site = Site::new(clock, runtime.health().clone(), stopping.clone())
+            .event_store(runtime.event_store().clone())
+            .traced_by(tracer.clone());
         let listening = async {
             let site = hosting(&runtime, names, settings, site, &stopping).await?;
             let site = answering_for(peers, &runtime, site, &stopping)?;

@@ -79,7 +79,10 @@ pub(crate) async fn host(
             let handle = runtime.host::<UserService>(()).await?;
             site.service(handle, waybill_user::routes())
         }
-        Name::Audit => site.merge(waybill_audit::routes(audit(runtime, stopping))),
+        Name::Audit => {
+            runtime.watch_event_store();
+            site.merge(waybill_audit::routes(audit(runtime, stopping)))
+        }
     })
 }
 

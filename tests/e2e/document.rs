@@ -1,4 +1,4 @@
-//! What every process serves besides its services: the document, its page, metrics and health.
+//! What every process serves besides its services: the document, its page and health.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +6,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::errors::NOBODY;
-use crate::support::{Client, Kind, Options, Stack, make};
+use crate::support::{Client, Kind, Options, Stack};
 
 /// Every route there is.
 const ROUTES: &str = "
@@ -263,45 +263,6 @@ async fn the_page_about_the_api_comes_from_the_process_alone() {
     }
     let initializer = stack.get("/docs/swagger-initializer.js").await.expect(200);
     assert!(initializer.text.contains("/openapi.json"), "{}", initializer.text);
-    stack.ends_well().await;
-}
-
-#[tokio::test]
-async fn metrics_are_prometheus_text() {
-    let stack = Stack::start(Kind::Sqlite).await;
-    stack.post("/v1/users", &make::user("Ada")).await.expect(201);
-    stack.get(&format!("/v1/orders/{NOBODY}")).await.problem(404);
-    stack.quiet().await;
-    let metrics = stack.get("/metrics").await.expect(200);
-    assert!(metrics.header("content-type").starts_with("text/plain; version=0.0.4"));
-    let mut typed = BTreeSet::new();
-    for line in metrics.text.lines().filter(|line| !line.is_empty()) {
-        if let Some(told) = line.strip_prefix("# ") {
-            let mut words = told.split(' ');
-            if words.next() == Some("TYPE") {
-                typed.insert(words.next().unwrap());
-            }
-            continue;
-        }
-        let (series, value) = line.rsplit_once(' ').unwrap();
-        assert!(value.parse::<f64>().is_ok(), "{line}");
-        let name = series.split('{').next().unwrap();
-        let family = ["_bucket", "_sum", "_count"]
-            .iter()
-            .find_map(|end| name.strip_suffix(end).filter(|family| typed.contains(family)));
-        assert!(typed.contains(family.unwrap_or(name)), "{line} has a type");
-        assert!(name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_'), "{line}");
-        assert!(!series.contains(NOBODY), "no series of its own for each resource: {line}");
-    }
-    let counted = |labels: &str| {
-        let series = format!("http_requests_total{{{labels}}} ");
-        metrics.text.lines().find_map(|line| line.strip_prefix(&series)).map(str::to_owned)
-    };
-    let created = counted("method=\"POST\",route=\"/v1/users\",status=\"201\"");
-    assert_eq!(created.as_deref(), Some("1"));
-    let missed = counted("method=\"GET\",route=\"/v1/orders/{id}\",status=\"404\"");
-    assert_eq!(missed.as_deref(), Some("1"));
-    assert!(typed.contains("http_request_duration_seconds"), "{typed:?}");
     stack.ends_well().await;
 }
 

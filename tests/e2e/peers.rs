@@ -93,6 +93,21 @@ async fn a_deployment_is_not_ready_while_a_service_of_it_is_gone() {
     whole.ready().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_that_only_reads_is_not_ready_without_its_database() {
+    let store = Store::new(Kind::Postgres).await;
+    let (_process, audit) = serve(&store, &["audit"], &[]).await;
+    audit.ready().await;
+    store.goes_away().await;
+    until("it is not ready", NOTICED, async || {
+        (audit.get("/readyz").await.status == 503).then_some(())
+    })
+    .await;
+    assert!(!is_healthy(&audit).await);
+    store.comes_back().await;
+    audit.ready().await;
+}
+
 #[tokio::test]
 async fn a_peer_that_accepts_and_never_answers_holds_nobody_up() {
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -109,7 +124,8 @@ async fn a_peer_that_accepts_and_never_answers_holds_nobody_up() {
         assert!(wrong(&checks, "user").ends_with("does not answer (connection refused)"));
     }
     let watch = Stopwatch::start();
-    assert_eq!(readiness(&whole, "/readyz?scope=process").await, (200, Vec::new()));
+    let (status, checks) = readiness(&whole, "/readyz?scope=process").await;
+    assert_eq!((status, checks.len(), wrong(&checks, "event_store.reader")), (200, 1, ""));
     assert!(watch.elapsed() < ANSWERED / 2, "nobody else is asked");
     assert!(is_healthy(&whole).await);
     whole.get("/readyz?scope=order").await.invalid(&["/scope"]);

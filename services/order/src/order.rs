@@ -112,6 +112,7 @@ row! {
     list newest by id where [customer_id = "$3"];
     list newest by id where [status = "$3"];
     list newest by id where [customer_id = "$3", status = "$4"];
+    counted by status: Status;
 }
 
 row! {

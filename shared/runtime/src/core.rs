@@ -8,6 +8,7 @@ use tracing::warn;
 use crate::answers;
 use crate::checkpoint;
 use crate::clock::{Clock, Ids};
+use crate::counts::Counts;
 use crate::database::{Database, Location, OpenError};
 use crate::error::StoreError;
 use crate::event_store::EventStore;
@@ -16,6 +17,7 @@ use crate::limits;
 use crate::migrate::{self, Migrations};
 use crate::outbox;
 use crate::service::Service;
+use crate::trace::Tracer;
 use crate::unit::{Committed, Evidence};
 
 /// One service with its database, as its writer, relay and handle share it.
@@ -33,6 +35,8 @@ pub(crate) struct Core<S: Service> {
     /// Tells the rows that a unit changed.
     pub(crate) changes: broadcast::Sender<Arc<Vec<String>>>,
     pub(crate) gauges: Gauges,
+    pub(crate) counts: Counts,
+    pub(crate) tracer: Tracer,
 }
 
 impl<S: Service> Core<S> {
@@ -57,6 +61,8 @@ impl<S: Service> Core<S> {
             retry: Notify::new(),
             changes: broadcast::channel(limits::CHANGES_KEPT).0,
             gauges: Gauges::default(),
+            counts: Counts::default(),
+            tracer: Tracer::default(),
         })
     }
 

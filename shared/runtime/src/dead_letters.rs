@@ -309,6 +309,23 @@ pub(crate) async fn list(
     rows.into_iter().map(read).collect()
 }
 
+/// How many there are of each status that wants attention, none too.
+pub(crate) async fn counts(pool: &AnyPool) -> Result<Vec<(DeadLetterStatus, i64)>, StoreError> {
+    // The condition is that of the index, so that those that are settled cost nothing.
+    let found: Vec<(String, i64)> = sqlx::query_as(
+        "select status, count(*) from dead_letters \
+         where status in ('parked', 'waiting', 'retrying') group by status",
+    )
+    .fetch_all(pool)
+    .await?;
+    let count = |status: DeadLetterStatus| {
+        let found = found.iter().find(|(found, _)| found == status.as_str());
+        (status, found.map_or(0, |(_, count)| *count))
+    };
+    let open = [DeadLetterStatus::Parked, DeadLetterStatus::Waiting, DeadLetterStatus::Retrying];
+    Ok(open.map(count).into())
+}
+
 /// Counts an attempt at a message, in a transaction of its own, before it runs.
 pub(crate) async fn count_attempt(
     connection: &mut AnyConnection,

@@ -15,6 +15,7 @@ use crate::envelope_columns::{self, envelope_columns};
 use crate::error::StoreError;
 use crate::event::{Envelope, EventId, Position};
 use crate::limits;
+use crate::measure;
 use crate::migrate::{self, Migrations};
 use crate::outbox::OutboxEvent;
 use crate::roles::{self, Role};
@@ -237,7 +238,10 @@ impl EventStore {
         .await?;
         // A commit whose answer is lost needs no inquiry: the relay asks for the cursor and goes on
         // from there.
-        turn.commit().await?;
+        let sent = self.clock.now();
+        let answered = turn.commit().await;
+        measure::committed(OWNER, self.clock.now().since(sent));
+        answered?;
         let head = last.position.plus(events.len());
         raise(&self.appended, head);
         raise(&self.grew, head);

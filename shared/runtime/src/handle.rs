@@ -9,6 +9,7 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use crate::clock::{Clock, Ids};
 use crate::command::{CommandError, Job, Outcome, Request};
 use crate::core::Core;
+use crate::counts::{self, RowCounts};
 use crate::dead_letters::{self, DeadLetter, DeadLetterStatus, Settled};
 use crate::error::StoreError;
 use crate::event::{Position, Version};
@@ -44,6 +45,19 @@ pub struct Progress {
     pub rate: f64,
     /// Age in seconds of the oldest that waits, 0 if none does.
     pub oldest_waiting_seconds: f64,
+}
+
+/// What a service's gauges show; nothing where that could not be learnt in time.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Readings {
+    /// How far the relay is in the outbox.
+    pub outbox: Option<Progress>,
+    /// How far the consumer is in the event store.
+    pub consumer: Option<Progress>,
+    /// How many dead letters there are of each status that wants attention.
+    pub dead_letters: Option<Vec<(DeadLetterStatus, i64)>>,
+    /// How many rows there are in the tables that are counted.
+    pub counts: Option<Arc<[RowCounts]>>,
 }
 
 impl<S: Service> Handle<S> {
@@ -124,6 +138,22 @@ impl<S: Service> Handle<S> {
         let now = core.clock.now();
         let age = waiting.first().map_or(Duration::ZERO, |event| now.since(event.envelope.time));
         Ok(progress(position, head, core.gauges.relayed.per_second(now), age))
+    }
+
+    /// What the service's gauges show, as far as that can be learnt with this much patience.
+    pub async fn readings(&self, patience: Duration) -> Readings {
+        let (outbox, consumer, dead_letters, counts) = tokio::join!(
+            tokio::time::timeout(patience, self.outbox_status()),
+            tokio::time::timeout(patience, self.consumer_status()),
+            tokio::time::timeout(patience, dead_letters::counts(self.core.database.reader())),
+            tokio::time::timeout(patience, counts::counts(&self.core)),
+        );
+        Readings {
+            outbox: outbox.ok().and_then(Result::ok),
+            consumer: consumer.ok().and_then(Result::ok),
+            dead_letters: dead_letters.ok().and_then(Result::ok),
+            counts: counts.ok().flatten(),
+        }
     }
 
     /// A page of dead letters by id, of one status or of all, after an id.

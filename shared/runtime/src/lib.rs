@@ -15,6 +15,7 @@
 //! - `answers`, `checkpoint`, `timers`, `dead_letters`, `outbox`: a table each, with its SQL.
 //! - [`Runtime`], [`Handle`]: a process that runs services, and what its routes hold of them.
 //! - [`fold`]: rebuild, rewind and verify.
+//! - `measure`, `counts`: what the metrics tell. [`trace`]: what traces tell.
 //! - `database`: the one home of what differs between the two databases.
 //! - `migrate`, [`Role`]: their tables, and who may do what with them.
 //! - [`limits`]: every bound.
@@ -24,6 +25,7 @@ mod checkpoint;
 mod clock;
 mod command;
 mod core;
+mod counts;
 mod database;
 mod dead_letters;
 mod envelope_columns;
@@ -35,6 +37,7 @@ mod gauges;
 mod handle;
 mod health;
 pub mod limits;
+mod measure;
 mod migrate;
 mod notify;
 mod outbox;
@@ -48,23 +51,28 @@ mod service;
 mod steps;
 mod tables;
 mod timers;
+pub mod trace;
 mod unit;
 mod writer;
 
 pub use clock::{Clock, Ids, ManualClock, Timestamp};
 pub use command::{CommandError, Outcome, Request, RequestKey};
+pub use counts::RowCounts;
 pub use database::{Database, Dialect, FolderLock, LEAST_SQLITE, Location, OpenError};
 pub use dead_letters::{DeadLetter, DeadLetterStatus, Settled};
 pub use error::{Divergence, StoreError};
 pub use event::{DecodeError, Envelope, Event, EventId, Position, Recorded, Version};
 pub use event_store::{Anchor, Appended, Cursor, EventStore, Filter, StoredEvent};
-pub use handle::{Handle, Progress};
+pub use handle::{Handle, Progress, Readings};
 pub use health::{Health, LoopHealth};
+pub use measure::describe_metrics;
 pub use migrate::{Migration, Migrations, SchemaError};
 pub use outbox::OutboxEvent;
 pub use relay::Relay;
 pub use roles::Role;
-pub use row::{BadCell, Cell, Column, Direction, Evolve, Json, Kind, List, Listed, Row, cell};
+pub use row::{
+    BadCell, Cell, Column, Counted, Direction, Evolve, Json, Kind, List, Listed, Row, cell,
+};
 pub use runtime::Runtime;
 pub use service::{Answer, Context, Message, Service, TimerChange};
 pub use steps::Steps;

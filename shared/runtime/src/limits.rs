@@ -54,6 +54,10 @@ pub const PRUNE_EVERY: Duration = Duration::from_mins(1);
 pub const LOOP_SILENCE: Duration = Duration::from_secs(4);
 /// Keys of changed rows that a slow waiter may lag behind before it reads again anyway.
 pub const CHANGES_KEPT: usize = 1_024;
+/// How long counts of rows are good for, before whoever asks has them counted again.
+pub const COUNTS_KEPT: Duration = Duration::from_secs(30);
+/// They are good for this many times as long as the counting took, if that is longer.
+pub const COUNTING_PAUSE: u32 = 20;
 /// Characters of a dead letter's cause.
 pub const CAUSE_CHARS: usize = 2_000;
 /// How often a migration is tried that finds its tables locked, and the pause between.

@@ -7,6 +7,7 @@ use crate::error::{Divergence, StoreError};
 use crate::event::Position;
 use crate::event_store::{Appended, Cursor};
 use crate::limits;
+use crate::measure;
 use crate::outbox;
 use crate::service::Service;
 use crate::writer::Step;
@@ -66,8 +67,7 @@ impl<S: Service> Relay<S> {
         match core.event_store.append(&page).await? {
             Appended::Done(_) => {
                 core.gauges.relayed.add(page.len(), core.clock.now());
-                metrics::counter!("waybill_events_relayed_total", "service" => S::NAME)
-                    .increment(page.len() as u64);
+                measure::appended(S::NAME, page.len());
                 self.cursor = Some(next);
                 Ok(Step::Did(page.len()))
             }

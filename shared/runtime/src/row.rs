@@ -30,6 +30,8 @@ pub trait Row: Sized + Clone + Send + Sync + 'static {
     const SCAN: &'static str;
     /// Empties the table.
     const CLEAR: &'static str;
+    /// How its rows are counted for the metrics, if they are.
+    const COUNTED: Option<Counted> = None;
 
     /// What finds this row.
     fn key(&self) -> &Self::Key;
@@ -41,6 +43,17 @@ pub trait Row: Sized + Clone + Send + Sync + 'static {
     fn cells(&self) -> Vec<Cell>;
     /// The row with these values.
     fn from_cells(cells: Vec<Cell>) -> Result<Self, BadCell>;
+}
+
+/// A column of few values, by which a table's rows are counted.
+#[derive(Clone, Copy, Debug)]
+pub struct Counted {
+    /// The column, with which an index begins.
+    pub column: &'static str,
+    /// Every value that it may have.
+    pub values: &'static [&'static str],
+    /// The statement: each value found, and how many rows have it.
+    pub sql: &'static str,
 }
 
 /// The ways in which a table's rows can be listed.
@@ -206,6 +219,8 @@ macro_rules! text_enum {
         impl $Enum {
             /// Every value, in the order declared.
             pub const ALL: &'static [Self] = &[$(Self::$Variant),+];
+            /// The text of every value, in the same order.
+            pub const TEXTS: &'static [&'static str] = &[$($text),+];
 
             /// The text that stands for it.
             #[must_use]
@@ -280,7 +295,9 @@ impl Direction {
     }
 }
 
-/// Declares a row: a struct, its table, its columns with their kinds, and its lists.
+/// Declares a row: a struct, its table, its columns with their kinds, its lists, and the column by
+/// which its rows are counted, if they are (a [`text_enum`](crate::text_enum) that an index begins
+/// with).
 ///
 /// The first field is the key. A `version` column comes last in the table, without being declared.
 /// All SQL of the table is put together here, at compile time.
@@ -290,8 +307,9 @@ macro_rules! row {
         $(#[$meta:meta])*
         $vis:vis struct $Row:ident in $table:ident for $Event:ident $fields:tt
         $( list $direction:ident by $sort:ident where [ $( $filter:ident = $place:literal ),* ]; )*
+        $( counted by $counted:ident: $Counted:ty; )?
     ) => {
-        $crate::row!(@row [$(#[$meta])*] [$vis] $Row $table $Event $fields);
+        $crate::row!(@row [$(#[$meta])*] [$vis] $Row $table $Event [$($counted $Counted)?] $fields);
 
         impl $crate::Listed for $Row {
             const LISTS: &'static [$crate::List] = &[$( $crate::List {
@@ -307,7 +325,8 @@ macro_rules! row {
             } ),*];
         }
     };
-    (@row [$($meta:tt)*] [$vis:vis] $Row:ident $table:ident $Event:ident {
+    (@row [$($meta:tt)*] [$vis:vis] $Row:ident $table:ident $Event:ident
+        [$($counted:ident $Counted:ty)?] {
         $(#[$key_meta:meta])* $key:ident: $key_kind:ident $Key:ty,
         $( $(#[$field_meta:meta])* $field:ident: $kind:ident $Type:ty, )*
     }) => {
@@ -351,6 +370,14 @@ macro_rules! row {
                 " where ", stringify!($key), " > $1 order by ", stringify!($key), " limit $2",
             );
             const CLEAR: &'static str = concat!("delete from ", stringify!($table));
+            $( const COUNTED: Option<$crate::Counted> = Some($crate::Counted {
+                column: stringify!($counted),
+                values: <$Counted>::TEXTS,
+                sql: concat!(
+                    "select ", stringify!($counted), ", count(*) from ", stringify!($table),
+                    " group by ", stringify!($counted),
+                ),
+            }); )?
 
             fn key(&self) -> &Self::Key {
                 &self.$key

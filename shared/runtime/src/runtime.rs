@@ -21,11 +21,13 @@ use crate::event_store::EventStore;
 use crate::handle::Handle;
 use crate::health::Health;
 use crate::limits;
+use crate::measure;
 use crate::migrate::{self, Migrations};
 use crate::notify;
 use crate::relay::Relay;
 use crate::roles::{self, Role};
 use crate::service::Service;
+use crate::trace::Tracer;
 use crate::writer::{Step, Writer};
 
 /// What runs in this process, and how it is stopped.
@@ -37,6 +39,7 @@ pub struct Runtime {
     ids: Ids,
     mode: Migrations,
     health: Health,
+    tracer: Tracer,
     tasks: TaskTracker,
     /// Cancelled first: writers take no more commands, finish what they have, and end.
     stopping: CancellationToken,
@@ -72,6 +75,7 @@ impl Runtime {
             ids,
             mode,
             health: Health::new(clock),
+            tracer: Tracer::default(),
             tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),
             drained: CancellationToken::new(),
@@ -85,11 +89,19 @@ impl Runtime {
         Ok(runtime)
     }
 
+    /// Tells of every message of the services that are hosted from now on.
+    #[must_use]
+    pub fn traced_by(mut self, tracer: Tracer) -> Self {
+        self.tracer = tracer;
+        self
+    }
+
     /// Opens a service and begins to run it.
     pub async fn host<S: Service>(&self, settings: S::Settings) -> Result<Handle<S>, OpenError> {
         let (location, store) = (&self.location, self.event_store.clone());
         let (clock, ids) = (self.clock.clone(), self.ids.clone());
-        let core = Core::<S>::open(location, store, settings, clock, ids, self.mode).await?;
+        let mut core = Core::<S>::open(location, store, settings, clock, ids, self.mode).await?;
+        core.tracer = self.tracer.clone();
         let core = Arc::new(core);
         // A service that lost history must not write over what others have read of it.
         Relay::new(Arc::clone(&core)).step().await?;
@@ -113,6 +125,20 @@ impl Runtime {
         }
         database.close().await;
         Ok(())
+    }
+
+    /// Begins to look at the event store now and then, for those who only read it: whether it
+    /// answers, and how far it is.
+    pub fn watch_event_store(&self) {
+        let (store, drained) = (self.event_store.clone(), self.drained.clone());
+        let (health, name) = (self.health.clone(), "event_store.reader".to_owned());
+        let make = {
+            let name = name.clone();
+            move || -> Looping {
+                Box::pin(watch(name.clone(), store.clone(), drained.clone(), health.clone()))
+            }
+        };
+        self.supervise(name, make, &self.tasks);
     }
 
     /// The event store.
@@ -168,6 +194,7 @@ impl Runtime {
     fn run_relay<S: Service>(&self, core: Arc<Core<S>>) {
         let (drained, health) = (self.drained.clone(), self.health.clone());
         let name = format!("{}.relay", S::NAME);
+        measure::relay_begins(S::NAME);
         let make = {
             let name = name.clone();
             move || -> Looping {
@@ -195,6 +222,7 @@ impl Runtime {
     ) {
         let (health, aborts) = (self.health.clone(), Arc::clone(&self.aborts));
         health.expect(&name);
+        measure::loop_begins(&name);
         tracker.spawn(async move {
             loop {
                 let running = tokio::spawn(make());
@@ -204,6 +232,7 @@ impl Runtime {
                     .insert(name.clone(), running.abort_handle());
                 let Err(died) = running.await else { break };
                 error!(name, %died, "a loop died; it is started again");
+                measure::step_failed(&name);
                 health.bad(&name, "died; being started again".to_owned());
                 tokio::time::sleep(limits::BACKOFF_LONGEST).await;
             }
@@ -360,6 +389,7 @@ impl<S: Service> Writing<S> {
 
     fn note(&self, trouble: &StoreError) {
         warn!(name = self.name, %trouble, "a step failed");
+        measure::step_failed(&self.name);
         self.health.bad(&self.name, trouble.to_string());
     }
 }
@@ -444,6 +474,7 @@ async fn relay<S: Service>(
             }
             Err(trouble) => {
                 warn!(name, %trouble, "a step failed");
+                measure::step_failed(&name);
                 health.bad(&name, trouble.to_string());
                 backoff.longer()
             }
@@ -456,6 +487,23 @@ async fn relay<S: Service>(
             () = core.outbox_grew.notified() => {}
             () = tokio::time::sleep(pause) => {}
         }
+    }
+}
+
+/// The loop that looks at the event store.
+async fn watch(name: String, store: EventStore, drained: CancellationToken, health: Health) {
+    while !drained.is_cancelled() {
+        match store.head().await {
+            Ok(head) => {
+                store.announce(head);
+                health.good(&name);
+            }
+            Err(trouble) => {
+                warn!(name, %trouble, "the event store cannot be read");
+                health.bad(&name, trouble.to_string());
+            }
+        }
+        drained.run_until_cancelled(tokio::time::sleep(limits::POLL)).await;
     }
 }
 

@@ -2,8 +2,10 @@
 //! together. The number of statements does not depend on the number of messages.
 
 use std::any::Any as Payload;
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
 
 use uuid::Uuid;
 
@@ -15,11 +17,13 @@ use crate::database::Turn;
 use crate::dead_letters::{self, Parked};
 use crate::error::StoreError;
 use crate::event::{Envelope, Event, EventId, Position, Recorded, Version};
+use crate::measure;
 use crate::outbox::{self, OutboxEvent};
 use crate::rows::{Load, Save};
 use crate::service::{Answer, Context, Message, Service, TimerChange};
 use crate::tables::Tables;
 use crate::timers::{self, StoredTimer};
+use crate::trace::{Span, SpanKind};
 
 /// What a message says of its origin, and the events that follow from it say of theirs.
 #[derive(Clone, Debug)]
@@ -90,6 +94,9 @@ pub(crate) struct Unit<'a, S: Service> {
     tables: S::Tables,
     drafts: Vec<Draft>,
     timers: BTreeMap<String, Option<StoredTimer>>,
+    /// One for each message handled so far. They end with the unit; without its commit they were
+    /// for nothing, and are told so.
+    spans: Vec<Span>,
 }
 
 /// An event that waits for its place in the outbox and in its stream.
@@ -101,6 +108,8 @@ struct Draft {
     order: Option<Uuid>,
     data: String,
     cause: Cause,
+    /// Which span tells of the message that it follows from.
+    span: Option<usize>,
 }
 
 /// What follows from one message.
@@ -115,6 +124,7 @@ impl<'a, S: Service> Unit<'a, S> {
     /// Takes the service's turn and learns where its logs end.
     pub(crate) async fn begin(core: &'a Core<S>) -> Result<Self, StoreError> {
         let mut turn = core.database.take_turn().await?;
+        let began = core.clock.now();
         let (head, checkpoint, lanes, attempts): (i64, i64, i64, i64) = sqlx::query_as(
             "select coalesce((select max(position) from outbox), 0), \
              coalesce((select max(sequence) from checkpoints), 0), \
@@ -127,7 +137,7 @@ impl<'a, S: Service> Unit<'a, S> {
         Ok(Self {
             core,
             turn,
-            began: core.clock.now(),
+            began,
             head: Position(head),
             checkpoint,
             lanes_held: lanes > 0,
@@ -135,7 +145,25 @@ impl<'a, S: Service> Unit<'a, S> {
             tables: S::Tables::default(),
             drafts: Vec::new(),
             timers: BTreeMap::new(),
+            spans: Vec::new(),
         })
+    }
+
+    /// Begins to tell of the message that is handled next.
+    pub(crate) fn begin_span(
+        &mut self,
+        kind: SpanKind,
+        parent: &str,
+        name: impl FnOnce() -> Cow<'static, str>,
+    ) -> &mut Span {
+        self.spans.push(self.core.tracer.begin(kind, parent, self.began, name));
+        let last = self.spans.len() - 1;
+        &mut self.spans[last]
+    }
+
+    /// What is told of the message handled last, if anything is.
+    pub(crate) fn span(&mut self) -> Option<&mut Span> {
+        self.spans.last_mut()
     }
 
     /// The newest checkpoint's sequence.
@@ -229,6 +257,10 @@ impl<'a, S: Service> Unit<'a, S> {
             }
             Ok(Following { answer, mut drafts, timers }) => {
                 self.tables.keep();
+                let span = self.spans.len().checked_sub(1);
+                for draft in &mut drafts {
+                    draft.span = span;
+                }
                 self.drafts.append(&mut drafts);
                 self.timers.extend(timers);
                 Ok(Verdict::Decided(answer))
@@ -278,6 +310,10 @@ impl<'a, S: Service> Unit<'a, S> {
 
     /// Writes everything and commits. What it committed is known when this returns.
     pub(crate) async fn commit(mut self, closing: Closing) -> Result<Committed, StoreError> {
+        let mut written = BTreeMap::new();
+        for draft in &self.drafts {
+            *written.entry(draft.kind).or_default() += 1;
+        }
         let outbox = self.record().await?;
         let mut changed = Vec::new();
         if !outbox.is_empty() {
@@ -300,21 +336,23 @@ impl<'a, S: Service> Unit<'a, S> {
             head: self.head.plus(outbox.len()),
             changed,
             next_due,
-            turn_micros: 0,
+            turn_held: Duration::ZERO,
+            written,
         };
+        let (core, began) = (self.core, self.began);
         if outbox.is_empty() && self.timers.is_empty() && closing.is_empty() {
             self.turn.rollback().await?;
-            return Ok(committed);
+        } else {
+            let sent = core.clock.now();
+            let answered = self.turn.commit().await;
+            measure::committed(S::NAME, core.clock.now().since(sent));
+            if let Err(lost) = answered {
+                core.find_out(&evidence, lost).await?;
+            }
         }
-        let (core, began) = (self.core, self.began);
-        if let Err(lost) = self.turn.commit().await {
-            core.find_out(&evidence, lost).await?;
-        }
-        let held = core.clock.now().since(began);
-        Ok(Committed {
-            turn_micros: u64::try_from(held.as_micros()).unwrap_or(u64::MAX),
-            ..committed
-        })
+        let ended = core.clock.now();
+        self.spans.into_iter().for_each(|span| span.end(ended));
+        Ok(Committed { turn_held: ended.since(began), ..committed })
     }
 
     /// Gives up, but goes on holding the turn.
@@ -322,9 +360,12 @@ impl<'a, S: Service> Unit<'a, S> {
         self.turn
     }
 
-    /// Gives up; nothing of this unit stays.
+    /// Ends without a trace: what was handled has no effects.
     pub(crate) async fn rollback(self) -> Result<(), StoreError> {
-        Ok(self.turn.rollback().await?)
+        self.turn.rollback().await?;
+        let ended = self.core.clock.now();
+        self.spans.into_iter().for_each(|span| span.end(ended));
+        Ok(())
     }
 
     /// Deals positions, versions and correlations to the drafts.
@@ -338,6 +379,7 @@ impl<'a, S: Service> Unit<'a, S> {
         let mut streams = outbox::streams(&mut self.turn, &distinct).await?;
         let mut events = Vec::with_capacity(drafts.len());
         let mut correlations = HashMap::with_capacity(drafts.len());
+        let mut told = None;
         for (draft, position) in drafts.into_iter().zip(self.head.0 + 1..) {
             let head = streams.entry(draft.stream.clone()).or_default();
             head.version = Version(head.version.0 + 1);
@@ -345,11 +387,20 @@ impl<'a, S: Service> Unit<'a, S> {
             if head.first.is_empty() {
                 head.first.clone_from(&id);
             }
+            let is_command = draft.cause.correlation.is_none();
             let correlation = match (draft.order, draft.cause.correlation) {
                 (Some(order), _) => order.to_string(),
                 (None, Some(inherited)) => inherited,
                 (None, None) => head.first.clone(),
             };
+            if let Some(span) = draft.span.and_then(|index| self.spans.get_mut(index)) {
+                // A command does not say what it belongs to; its first event does.
+                if is_command && told != draft.span {
+                    span.describe(|| [("waybill.correlation.id", correlation.clone().into())]);
+                }
+                told = draft.span;
+                span.note(draft.kind, self.began, || [("waybill.event.id", id.clone().into())]);
+            }
             correlations.insert(id, correlation.clone());
             let envelope = Envelope {
                 id: draft.id,
@@ -408,6 +459,7 @@ impl Following {
             order: event.order(),
             data: event.encode()?,
             cause: cause.clone(),
+            span: None,
         });
         Ok(())
     }
@@ -425,7 +477,9 @@ pub(crate) struct Committed {
     /// The earliest timer it set.
     pub(crate) next_due: Option<Timestamp>,
     /// How long it held the turn.
-    pub(crate) turn_micros: u64,
+    pub(crate) turn_held: Duration,
+    /// How many events it wrote of each type.
+    pub(crate) written: BTreeMap<&'static str, u64>,
 }
 
 /// What shows that a unit was committed, looked for when the answer to its commit is lost.

@@ -4,13 +4,14 @@
 //! - `commands`: what clients ask for, answered after the commit.
 //! - `events`: what other services say, with the checkpoint.
 //! - `due`: timers; `retries`: dead letters that are tried again.
-//! - `messages`: what events, timers and retries have in common.
+//! - `messages`: what events, timers and retries have in common; `spans`: what is told of them.
 
 mod commands;
 mod due;
 mod events;
 mod messages;
 mod retries;
+mod spans;
 
 use std::sync::Arc;
 
@@ -21,6 +22,7 @@ use crate::clock::Timestamp;
 use crate::core::Core;
 use crate::error::StoreError;
 use crate::limits;
+use crate::measure;
 use crate::runs;
 use crate::service::Service;
 use crate::unit::Committed;
@@ -127,7 +129,7 @@ impl<S: Service> Writer<S> {
 
     /// Tells what was done, and fits the size of units to how long turns take.
     fn committed(&mut self, committed: &Committed, messages: usize) {
-        let long = u128::from(committed.turn_micros) > limits::LONG_TURN.as_micros();
+        let long = committed.turn_held > limits::LONG_TURN;
         self.unit_size = if long {
             (messages / 2).clamp(limits::UNIT_MESSAGES_MIN, self.unit_size)
         } else {
@@ -136,10 +138,7 @@ impl<S: Service> Writer<S> {
         if let Some(due) = committed.next_due {
             self.next_due = Some(self.next_due.map_or(due, |known| known.min(due)));
         }
-        metrics::histogram!("waybill_unit_messages", "service" => S::NAME)
-            .record(u32::try_from(messages).unwrap_or(u32::MAX));
-        metrics::counter!("waybill_events_written_total", "service" => S::NAME)
-            .increment(committed.events as u64);
+        measure::unit_ended(S::NAME, messages, committed.turn_held, &committed.written);
         self.core.announce(committed);
     }
 }

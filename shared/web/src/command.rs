@@ -13,10 +13,10 @@ use crate::limits;
 use crate::problem::Problem;
 use crate::state::App;
 use crate::tags::{Tags, etag};
+use crate::trace::TRACEPARENT;
 
 /// Names a request that may be repeated.
 pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 /// Requests are not authenticated here, so all that is known is the way they came.
 const ACTOR: &str = "http";
 
@@ -129,7 +129,7 @@ fn fingerprint(method: &str, path: &str, body: &[u8]) -> String {
 }
 
 /// The W3C trace context, empty where there is none that is well-formed.
-fn traceparent(headers: &HeaderMap) -> String {
+pub(crate) fn traceparent(headers: &HeaderMap) -> String {
     let mut values = headers.get_all(TRACEPARENT).iter();
     match (values.next().and_then(|value| value.to_str().ok()), values.next()) {
         (Some(text), None) if is_traceparent(text) => text.to_owned(),

@@ -17,6 +17,7 @@
 mod body;
 mod command;
 mod document;
+mod gauges;
 mod health;
 mod json;
 pub mod limits;
@@ -30,6 +31,7 @@ mod server;
 mod site;
 mod state;
 mod tags;
+mod trace;
 
 pub use command::{IDEMPOTENCY_KEY, Submitted, SubmittedOrEmpty, Terms};
 pub use document::{

@@ -28,6 +28,8 @@ pub const DRAIN: Duration = Duration::from_secs(5);
 pub const IDEMPOTENCY_KEY: usize = 255;
 /// Seconds that a client may wait for a change.
 pub const WAIT_SECONDS: u64 = 60;
+/// How long the gauges of a process may take to be read; what is not known then is left out.
+pub const SCRAPE: Duration = Duration::from_secs(3);
 /// Items of a page if the client does not say.
 pub const PAGE_DEFAULT: usize = 50;
 /// Characters of a cursor.

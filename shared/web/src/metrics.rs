@@ -1,7 +1,9 @@
-//! Counters and histograms of this process, as Prometheus reads them.
+//! The metrics of this process, as Prometheus reads them: its counters and histograms, recorded
+//! where things happen, and its gauges, read when somebody asks.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
+use axum::Extension;
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::Method;
 use axum::http::header::CONTENT_TYPE;
@@ -10,9 +12,18 @@ use axum::response::{IntoResponse, Response};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use waybill_runtime::Clock;
 
+use crate::gauges::Gauges;
+
 /// Upper bounds of the buckets of every histogram of seconds.
-const SECONDS: &[f64] =
-    &[0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0];
+const SECONDS: &[f64] = &[
+    0.000_5, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0,
+];
+
+/// Upper bounds of the buckets of every histogram of messages.
+const MESSAGES: &[f64] = &[1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1_000.0, 2_000.0];
+
+const REQUESTS: &str = "http_requests_total";
+const DURATION: &str = "http_request_duration_seconds";
 
 static RECORDER: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
 
@@ -30,11 +41,14 @@ pub fn record_metrics() {
 }
 
 fn install() -> Result<PrometheusHandle, BuildError> {
-    let matcher = Matcher::Suffix("_seconds".to_owned());
-    let builder = PrometheusBuilder::new().set_buckets_for_metric(matcher, SECONDS)?;
+    let (seconds, messages) = ("_seconds".to_owned(), "_messages".to_owned());
+    let builder = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix(seconds), SECONDS)?
+        .set_buckets_for_metric(Matcher::Suffix(messages), MESSAGES)?;
     let handle = builder.install_recorder()?;
-    metrics::describe_counter!("http_requests_total", "HTTP requests by route and status");
-    metrics::describe_histogram!("http_request_duration_seconds", "How long they took");
+    metrics::describe_counter!(REQUESTS, "HTTP requests answered, by route and status.");
+    metrics::describe_histogram!(DURATION, "Seconds from a request to the head of its answer.");
+    waybill_runtime::describe_metrics();
     Ok(handle)
 }
 
@@ -43,14 +57,15 @@ fn install() -> Result<PrometheusHandle, BuildError> {
     get, path = "/metrics", tag = "process",
     responses((status = 200, description = "Prometheus text.", body = String, content_type = "text/plain")),
 )]
-pub(crate) async fn show_metrics() -> Response {
-    let text = RECORDER.get().and_then(Option::as_ref).map(|recorder| {
+pub(crate) async fn show_metrics(Extension(gauges): Extension<Arc<Gauges>>) -> Response {
+    let gauges = gauges.read().await;
+    let recorded = RECORDER.get().and_then(Option::as_ref).map(|recorder| {
         // Nothing else folds what histograms have gathered, and it grows until that is done.
         recorder.run_upkeep();
         recorder.render()
     });
     let version = "text/plain; version=0.0.4; charset=utf-8";
-    ([(CONTENT_TYPE, version)], text.unwrap_or_default()).into_response()
+    ([(CONTENT_TYPE, version)], recorded.unwrap_or_default() + &gauges).into_response()
 }
 
 /// Counts a request and how long it took.
@@ -63,8 +78,8 @@ pub(crate) async fn measure(State(clock): State<Clock>, request: Request, next: 
     let seconds = clock.now().since(began).as_secs_f64();
     let status = response.status().as_u16().to_string();
     let labels = [("method", method.to_owned()), ("route", route), ("status", status)];
-    metrics::counter!("http_requests_total", &labels).increment(1);
-    metrics::histogram!("http_request_duration_seconds", &labels[..2]).record(seconds);
+    metrics::counter!(REQUESTS, &labels).increment(1);
+    metrics::histogram!(DURATION, &labels[..2]).record(seconds);
     response
 }
 

@@ -15,15 +15,18 @@ use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use utoipa_swagger_ui::{Config, SwaggerUi};
-use waybill_runtime::{Clock, Handle, Health, Service};
+use waybill_runtime::trace::Tracer;
+use waybill_runtime::{Clock, EventStore, Handle, Health, Service};
 
 use crate::document;
+use crate::gauges::Gauges;
 use crate::health::{self, Peers, Readiness};
 use crate::limits;
 use crate::metrics::{self, measure};
 use crate::ops::ops_routes;
 use crate::problem::{PROBLEM_JSON, Problem};
 use crate::state::App;
+use crate::trace::trace;
 
 const DOCUMENT_PATH: &str = "/openapi.json";
 const DOCS_PATH: &str = "/docs";
@@ -34,6 +37,8 @@ pub struct Site {
     clock: Clock,
     readiness: Readiness,
     ambiguous: Option<String>,
+    gauges: Gauges,
+    tracer: Tracer,
 }
 
 /// Why routes do not make a site.
@@ -51,18 +56,34 @@ impl Site {
     /// A site with no service yet: health, metrics and the document.
     #[must_use]
     pub fn new(clock: Clock, health: Health, stopping: CancellationToken) -> Self {
+        let gauges = Gauges::new(health.clone());
         let readiness = Readiness { health, stopping, peers: None };
         let routes = OpenApiRouter::with_openapi(document::base())
             .routes(routes!(health::livez))
             .routes(routes!(health::readyz))
             .routes(routes!(metrics::show_metrics))
             .routes(routes!(openapi_document));
-        Self { routes, clock, readiness, ambiguous: None }
+        Self { routes, clock, readiness, ambiguous: None, gauges, tracer: Tracer::default() }
+    }
+
+    /// Tells of every request.
+    #[must_use]
+    pub fn traced_by(mut self, tracer: Tracer) -> Self {
+        self.tracer = tracer;
+        self
+    }
+
+    /// Shows the gauges of the event store too.
+    #[must_use]
+    pub fn event_store(mut self, event_store: EventStore) -> Self {
+        self.gauges.read_event_store(event_store);
+        self
     }
 
     /// Adds a service's routes and those of its operators.
     #[must_use]
-    pub fn service<S: Service>(self, handle: Handle<S>, routes: OpenApiRouter<App<S>>) -> Self {
+    pub fn service<S: Service>(mut self, handle: Handle<S>, routes: OpenApiRouter<App<S>>) -> Self {
+        self.gauges.read_service(handle.clone());
         let app = App::new(handle, self.readiness.stopping.clone());
         self.merge(routes.merge(ops_routes::<S>()).with_state(app))
     }
@@ -115,13 +136,19 @@ impl Site {
         let (router, document) = self.routes.split_for_parts();
         let document = Bytes::from(serde_json::to_vec(&document)?);
         let swagger = SwaggerUi::new(DOCS_PATH).config(Config::from(DOCUMENT_PATH));
-        Ok(router
+        let router = router
             .merge(swagger)
             .layer(axum::Extension(Document(document)))
             .layer(axum::Extension(self.readiness))
+            .layer(axum::Extension(Arc::new(self.gauges)))
             .layer(CatchPanicLayer::custom(after_panic))
-            .layer(from_fn_with_state(self.clock, measure))
-            .layer(from_fn(conform)))
+            .layer(from_fn_with_state(self.clock.clone(), measure));
+        let router = if self.tracer.is_on() {
+            router.layer(from_fn_with_state((self.tracer, self.clock), trace))
+        } else {
+            router
+        };
+        Ok(router.layer(from_fn(conform)))
     }
 }
 

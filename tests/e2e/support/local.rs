@@ -9,7 +9,7 @@ use super::store::Store;
 /// its store.
 #[derive(Debug)]
 pub(crate) struct Local {
-    process: Process,
+    pub(super) process: Process,
     /// Those that were killed or stopped before it.
     past: Vec<Process>,
     pub(super) store: Store,
@@ -18,7 +18,7 @@ pub(crate) struct Local {
 impl Local {
     /// A process on a fresh store; where it serves.
     pub(super) async fn start(store: Store, options: &Options) -> (Self, String) {
-        let (process, url) = Process::serve(&options.arguments(&store)).await;
+        let (process, url) = options.serve(&store).await;
         (Self { process, past: Vec::new(), store }, url)
     }
 
@@ -32,14 +32,14 @@ impl Local {
 
     /// Another process on the same data; where it serves.
     pub(super) async fn restart(&mut self, options: &Options) -> String {
-        let (process, url) = Process::serve(&options.arguments(&self.store)).await;
+        let (process, url) = options.serve(&self.store).await;
         self.past.push(std::mem::replace(&mut self.process, process));
         url
     }
 
     /// One more process on the same data, and its client.
     pub(super) async fn beside(&self, options: &Options) -> (Process, Client) {
-        let (process, url) = Process::serve(&options.arguments(&self.store)).await;
+        let (process, url) = options.serve(&self.store).await;
         let client = Client::new(url);
         client.ready().await;
         (process, client)

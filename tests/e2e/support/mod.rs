@@ -7,9 +7,11 @@
 //! - [`Project`], [`Container`]: the containers of `compose.yaml`.
 //! - [`Client`], [`Reply`]: JSON over HTTP. [`make`]: products, users and orders.
 //! - [`World`]: products and customers, and whether the books balance in the end.
+//! - [`Collector`]: takes traces, as an OpenTelemetry collector does.
 //! - [`until`]: waiting for a condition, with a bound.
 
 mod client;
+mod collector;
 mod compose;
 mod docker;
 mod local;
@@ -24,6 +26,7 @@ mod wait;
 mod world;
 
 pub(crate) use client::{Client, Reply};
+pub(crate) use collector::{Collector, Told};
 pub(crate) use options::Options;
 pub(crate) use process::{Ended, Process, executable, run};
 pub(crate) use stack::Stack;

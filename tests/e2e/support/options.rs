@@ -1,5 +1,6 @@
 //! How servers are started.
 
+use super::process::Process;
 use super::store::Store;
 
 /// By default everything runs, and parcels arrive at once.
@@ -11,6 +12,7 @@ pub(crate) struct Options {
     pub(super) transit: String,
     pub(super) carrier: String,
     pub(super) deadline: String,
+    variables: Vec<(String, String)>,
 }
 
 impl Default for Options {
@@ -21,6 +23,7 @@ impl Default for Options {
             transit: "0s".to_owned(),
             carrier: "simulated".to_owned(),
             deadline: "15m".to_owned(),
+            variables: Vec::new(),
         }
     }
 }
@@ -56,9 +59,20 @@ impl Options {
         self
     }
 
+    /// A variable in the environment of a process.
+    pub(crate) fn variable(mut self, name: &str, value: &str) -> Self {
+        self.variables.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
     /// Whether this service runs.
     pub(super) fn runs(&self, service: &str) -> bool {
         self.services.is_empty() || self.services.iter().any(|one| one == service)
+    }
+
+    /// A process with them, on this store; where it serves.
+    pub(super) async fn serve(&self, store: &Store) -> (Process, String) {
+        Process::serve_with(&self.arguments(store), &self.variables).await
     }
 
     /// The command line of one process with them, on this store.

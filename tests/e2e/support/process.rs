@@ -23,7 +23,15 @@ pub(crate) struct Process {
 impl Process {
     /// Starts it; its address is known when this returns.
     pub(crate) async fn serve(arguments: &[String]) -> (Self, String) {
-        let mut process = Self::spawn(arguments);
+        Self::serve_with(arguments, &[]).await
+    }
+
+    /// The same with these variables in its environment.
+    pub(crate) async fn serve_with(
+        arguments: &[String],
+        variables: &[(String, String)],
+    ) -> (Self, String) {
+        let mut process = Self::spawn(arguments, variables);
         let url = until("the server says where it serves", PATIENCE, async || {
             if let Some(status) = process.child.try_wait().expect("a child of this process") {
                 panic!("the server ended at once, with {status}");
@@ -34,8 +42,9 @@ impl Process {
         (process, url)
     }
 
-    fn spawn(arguments: &[String]) -> Self {
+    fn spawn(arguments: &[String], variables: &[(String, String)]) -> Self {
         let mut child = executable(arguments)
+            .envs(variables.iter().cloned())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -128,7 +137,8 @@ pub(super) async fn finish(command: Command, within: Duration) -> Ended {
 pub(crate) fn executable(arguments: &[String]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_waybill"));
     for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("WAYBILL_") {
+        let prefixes = ["WAYBILL_", "OTEL_"];
+        if prefixes.iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
             command.env_remove(name);
         }
     }

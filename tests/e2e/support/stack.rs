@@ -66,6 +66,11 @@ impl Stack {
         &self.local().store
     }
 
+    /// The process of a case that is about one.
+    pub(crate) fn process(&self) -> &Process {
+        &self.local().process
+    }
+
     /// One more process on the same data, which must be Postgres for that; its client.
     pub(crate) async fn beside(&self, options: &Options) -> (Process, Client) {
         self.local().beside(options).await

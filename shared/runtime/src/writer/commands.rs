@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tracing::{error, warn};
 
-use super::{Step, Writer};
+use super::{Step, Writer, spans};
 use crate::answers::{self, StoredAnswer};
 use crate::command::{CommandError, Job, Outcome, Request, RequestKey};
 use crate::error::StoreError;
@@ -78,8 +78,12 @@ impl<S: Service> Writer<S> {
                 outcomes.push(repeat(one, known));
                 continue;
             }
-            let verdict = unit.handle(&one.message, &one.cause, one.if_match.as_deref()).await?;
+            let cause = spans::command(&mut unit, &one.cause);
+            let verdict = unit.handle(&one.message, &cause, one.if_match.as_deref()).await?;
             let outcome = outcome::<S>(verdict);
+            if let (Err(CommandError::Failed(why)), Some(span)) = (&outcome, unit.span()) {
+                span.fail(|| why.clone());
+            }
             if let (Some(key), Ok(answer)) = (&one.key, &outcome) {
                 let answer = StoredAnswer {
                     key: key.key.clone(),

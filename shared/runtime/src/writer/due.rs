@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tracing::{error, warn};
 
-use super::messages::{Attempt, ended_often};
+use super::messages::{Attempt, ended_often, tell_parked};
 use super::{Step, Writer};
 use crate::clock::Timestamp;
 use crate::dead_letters::{self, DeadLetterStatus, Kept, Parked};
@@ -87,6 +87,7 @@ impl<S: Service> Writer<S> {
         if set && dead_letters::held(unit.turn(), &[lane]).await?.is_empty() {
             error!(service = S::NAME, id, lane, cause, "a timer is parked");
             let (message, status) = (Kept::Timer(timer.clone()), DeadLetterStatus::Parked);
+            tell_parked(&mut unit, &message, &cause);
             closing.parked.push(Parked { message, status, cause, attempts: limits::ATTEMPTS });
         }
         unit.commit(closing).await?;

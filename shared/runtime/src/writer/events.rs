@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tracing::{error, warn};
 
-use super::messages::{Attempt, behind, ended_often};
+use super::messages::{Attempt, behind, ended_often, tell_parked};
 use super::{Step, Writer};
 use crate::checkpoint::{self, Checkpoint};
 use crate::clock::Timestamp;
@@ -166,6 +166,7 @@ impl<S: Service> Writer<S> {
         }
         let (id, lane) = (event.id(), event.lane());
         error!(service = S::NAME, id, lane, cause, "an event is parked");
+        tell_parked(&mut unit, event, &cause);
         let held = dead_letters::held(unit.turn(), &[lane]).await?;
         let status = behind(held.get(lane).copied()).unwrap_or(DeadLetterStatus::Parked);
         let closing = Closing {

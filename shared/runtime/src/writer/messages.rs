@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tracing::error;
 
-use super::Writer;
+use super::{Writer, spans};
 use crate::dead_letters::{self, DeadLetterStatus, Kept, Parked};
 use crate::error::StoreError;
 use crate::event_store::StoredEvent;
@@ -108,16 +108,29 @@ impl<S: Service> Writer<S> {
         kept: &Kept,
         message: &Result<Message<S>, String>,
     ) -> Result<Option<String>, StoreError> {
-        let message = match message {
-            Ok(message) => message,
-            Err(cause) => return Ok(Some(cause.clone())),
+        let cause = cause_of::<S>(kept);
+        let cause = spans::kept(unit, kept, &cause);
+        let failed = match message {
+            Err(unreadable) => Some(unreadable.clone()),
+            Ok(message) => match unit.handle(message, &cause, None).await? {
+                Verdict::Decided(_) => None,
+                Verdict::Refused(refusal) => Some(format!("refused: {refusal}")),
+                Verdict::Stale(version) => Some(format!("stale at version {version}")),
+                Verdict::Failed(cause) => Some(cause),
+            },
         };
-        Ok(match unit.handle(message, &cause_of::<S>(kept), None).await? {
-            Verdict::Decided(_) => None,
-            Verdict::Refused(refusal) => Some(format!("refused: {refusal}")),
-            Verdict::Stale(version) => Some(format!("stale at version {version}")),
-            Verdict::Failed(cause) => Some(cause),
-        })
+        if let (Some(why), Some(span)) = (&failed, unit.span()) {
+            span.fail(|| why.clone());
+        }
+        Ok(failed)
+    }
+}
+
+/// Tells of a message that is parked without being handled again.
+pub(super) fn tell_parked<S: Service>(unit: &mut Unit<'_, S>, kept: &Kept, why: &str) {
+    let _ = spans::kept(unit, kept, &cause_of::<S>(kept));
+    if let Some(span) = unit.span() {
+        span.fail(|| why.to_owned());
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tracing::warn;
 
-use super::messages::{Attempt, ended_often, to_message};
+use super::messages::{Attempt, ended_often, tell_parked, to_message};
 use super::{Step, Writer};
 use crate::dead_letters::{self, DeadLetterStatus, Kept, Parked};
 use crate::error::StoreError;
@@ -83,7 +83,10 @@ impl<S: Service> Writer<S> {
                 .is_some_and(|timer| !set.contains(id) || unit.touched_timer(&timer.key));
             let cause = match &failed {
                 _ if cleared => None,
-                Some(cause) => Some(cause.clone()),
+                Some(cause) => {
+                    tell_parked(&mut unit, kept, cause);
+                    Some(cause.clone())
+                }
                 None => self.try_one(&mut unit, kept, message).await?,
             };
             match cause {
