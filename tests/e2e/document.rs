@@ -8,6 +8,13 @@ use serde_json::{Value, json};
 use crate::errors::NOBODY;
 use crate::support::{Client, Kind, Options, Stack};
 
+on_every_deployment!(
+    the_document_has_every_route_and_no_other,
+    every_route_of_the_document_is_served,
+    schemas_say_what_the_values_of_each_service_may_be,
+    the_page_about_the_api_comes_from_the_process_alone,
+);
+
 /// Every route there is.
 const ROUTES: &str = "
     POST /v1/orders
@@ -93,9 +100,8 @@ fn references(value: &Value) -> Vec<&str> {
     }
 }
 
-#[tokio::test]
-async fn the_document_has_every_route_and_no_other() {
-    let stack = Stack::start(Kind::Sqlite).await;
+async fn the_document_has_every_route_and_no_other(kind: Kind) {
+    let stack = Stack::start(kind).await;
     let document = document(&stack).await;
     let found: BTreeSet<String> = operations(&document).into_iter().map(|(name, _)| name).collect();
     assert_eq!(found, routes());
@@ -126,9 +132,8 @@ async fn the_document_has_every_route_and_no_other() {
     stack.ends_well().await;
 }
 
-#[tokio::test]
-async fn every_route_of_the_document_is_served() {
-    let stack = Stack::start(Kind::Sqlite).await;
+async fn every_route_of_the_document_is_served(kind: Kind) {
+    let stack = Stack::start(kind).await;
     stack.product("TEA", 250, 10).await;
     let user = stack.user(1_000).await;
     let order = stack.order(&user, &[("TEA", 1)]).await;
@@ -191,9 +196,8 @@ async fn a_process_documents_only_the_services_that_it_hosts() {
     }
 }
 
-#[tokio::test]
-async fn schemas_say_what_the_values_of_each_service_may_be() {
-    let stack = Stack::start(Kind::Sqlite).await;
+async fn schemas_say_what_the_values_of_each_service_may_be(kind: Kind) {
+    let stack = Stack::start(kind).await;
     let document = document(&stack).await;
     let schemas = &document["components"]["schemas"];
     let values = |name: &str| schemas[name]["enum"].clone();
@@ -235,9 +239,8 @@ async fn schemas_say_what_the_values_of_each_service_may_be() {
     stack.ends_well().await;
 }
 
-#[tokio::test]
-async fn the_page_about_the_api_comes_from_the_process_alone() {
-    let stack = Stack::start(Kind::Sqlite).await;
+async fn the_page_about_the_api_comes_from_the_process_alone(kind: Kind) {
+    let stack = Stack::start(kind).await;
     let page = stack.get("/docs").await.expect(200);
     assert!(page.header("content-type").starts_with("text/html"), "{page:?}");
     assert!(page.text.contains("swagger-ui"), "{page:?}");

@@ -49,10 +49,12 @@ impl Project {
         Self { name, variables: Vec::new() }
     }
 
-    /// `docker compose` of this project, as far as the arguments after that.
+    /// `docker compose` with these arguments, whatever comes of it. It reads no `.env`, which is a
+    /// person's.
     pub(crate) async fn try_compose(&self, arguments: &[&str]) -> Ended {
         let files = ["--file", "compose.yaml", "--file", "tests/compose.yaml"];
-        let project = ["compose", "--project-name", &self.name, "--progress", "quiet"];
+        let project = ["--project-name", &self.name, "--env-file", "/dev/null"];
+        let project = [&["compose", "--progress", "quiet"][..], &project].concat();
         let mut command = Command::new("docker");
         command.args(project).args(files).args(arguments);
         // The files name others from where they are.
