@@ -8,8 +8,9 @@ use reqwest::Method;
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use waybill_runtime::{Clock, Timestamp};
 
-use crate::support::{Client, PATIENCE, World, make};
+use crate::support::{Client, PATIENCE, Stopwatch, World, make};
 
 /// How long a client pauses before it repeats a request.
 const PAUSE: Duration = Duration::from_millis(30);
@@ -23,6 +24,8 @@ pub(crate) struct Load {
     answered: watch::Receiver<usize>,
     /// Answers "not now", all of which said when to come back.
     refused: watch::Receiver<usize>,
+    /// Answers of a gateway that waited for too long.
+    given_up: watch::Receiver<usize>,
 }
 
 /// An order that was answered with 201.
@@ -31,13 +34,17 @@ pub(crate) struct Answered {
     pub(crate) key: String,
     pub(crate) request: Value,
     pub(crate) order: Value,
+    pub(crate) at: Timestamp,
+    /// How long the longest of its requests took.
+    pub(crate) longest: Duration,
 }
 
 /// What the clients share.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 struct Counts {
     answered: Arc<watch::Sender<usize>>,
     refused: Arc<watch::Sender<usize>>,
+    given_up: Arc<watch::Sender<usize>>,
 }
 
 impl Load {
@@ -53,9 +60,10 @@ impl Load {
     }
 
     fn run(client: &Client, world: &World, clients: usize, each: usize, pause: Duration) -> Self {
-        let (answered, refused) = (watch::Sender::new(0), watch::Sender::new(0));
-        let receivers = (answered.subscribe(), refused.subscribe());
-        let counts = Counts { answered: Arc::new(answered), refused: Arc::new(refused) };
+        let counts = Counts::default();
+        let Counts { answered, refused, given_up } = &counts;
+        let (answered, refused, given_up) =
+            (answered.subscribe(), refused.subscribe(), given_up.subscribe());
         let goes_on = watch::Sender::new(true);
         let mut running = JoinSet::new();
         for number in 0..clients {
@@ -65,17 +73,17 @@ impl Load {
                 let mut done = Vec::new();
                 while done.len() < each && *goes_on.borrow() {
                     let (key, request) = request(&world, number, done.len());
-                    let placing = place(&client, &key, &request, &counts);
-                    let order = tokio::time::timeout(BOUND, placing).await;
-                    let order = order.unwrap_or_else(|_| panic!("{key} was never answered"));
+                    let placing =
+                        tokio::time::timeout(BOUND, place(&client, &key, request, &counts));
+                    let placed = placing.await;
+                    done.push(placed.unwrap_or_else(|_| panic!("{key} was never answered")));
                     counts.answered.send_modify(|count| *count += 1);
-                    done.push(Answered { key, request, order });
                     tokio::time::sleep(pause).await;
                 }
                 done
             });
         }
-        Self { clients: running, goes_on, answered: receivers.0, refused: receivers.1 }
+        Self { clients: running, goes_on, answered, refused, given_up }
     }
 
     /// Waits until this many orders are answered.
@@ -86,6 +94,11 @@ impl Load {
     /// Waits until this many requests were told to come back later.
     pub(crate) async fn refused(&mut self, count: usize) {
         reached(&mut self.refused, count).await;
+    }
+
+    /// Waits until a gateway has given up on this many requests.
+    pub(crate) async fn given_up(&mut self, count: usize) {
+        reached(&mut self.given_up, count).await;
     }
 
     /// How many requests were told to come back later so far.
@@ -127,17 +140,25 @@ fn request(world: &World, client: usize, number: usize) -> (String, Value) {
 }
 
 /// Repeats a request until it is answered with 201.
-async fn place(client: &Client, key: &str, request: &Value, counts: &Counts) -> Value {
+async fn place(client: &Client, key: &str, request: Value, counts: &Counts) -> Answered {
+    let mut longest = Duration::ZERO;
     loop {
-        let ask = client.ask(Method::POST, "/v1/orders").key(key).json(request);
-        match ask.try_send().await {
-            Ok(reply) if reply.status == 201 => return reply.body,
+        let ask = client.ask(Method::POST, "/v1/orders").key(key).json(&request);
+        let watch = Stopwatch::start();
+        let reply = ask.try_send().await;
+        longest = longest.max(watch.elapsed());
+        match reply {
+            Ok(reply) if reply.status == 201 => {
+                let (key, at) = (key.to_owned(), Clock::system().now());
+                return Answered { key, request, order: reply.body, at, longest };
+            }
             Ok(reply) if reply.status == 503 => {
                 assert_ne!(reply.header("retry-after"), "", "{reply:?}");
                 counts.refused.send_modify(|count| *count += 1);
             }
             // Only a gateway says so: whoever has the request may be gone, or late.
-            Ok(reply) if [502, 504].contains(&reply.status) => {}
+            Ok(reply) if reply.status == 504 => counts.given_up.send_modify(|count| *count += 1),
+            Ok(reply) if reply.status == 502 => {}
             Ok(reply) => panic!("{key} was answered {} {}", reply.status, reply.text),
             // The server is gone, or went away before it answered.
             Err(_) => {}
@@ -159,7 +180,7 @@ pub(crate) async fn each_exists_once(
         let twice = by_key.insert(key, order);
         assert!(twice.is_none(), "{key} was placed twice: {twice:?} and {order:?}");
     }
-    for Answered { key, request, order } in answered {
+    for Answered { key, request, order, .. } in answered {
         let found = by_key.get(key.as_str()).unwrap_or_else(|| panic!("{key} is lost: {order}"));
         for part in ["id", "number", "customer_id", "lines", "total", "placed_at"] {
             assert_eq!(found[part], order[part], "{part} of {key}");

@@ -39,6 +39,7 @@ macro_rules! on_every_deployment {
 mod apart;
 mod audit;
 mod commands;
+mod containers;
 mod document;
 mod errors;
 mod faults;

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use tokio::sync::{Mutex, MutexGuard};
 
 use super::client::Client;
-use super::docker::{Container, Project, REPLICAS, SERVICES, docker, docker_on, try_docker};
+use super::docker::{Container, Project, SERVICES, docker, docker_on, try_docker};
 use super::options::Options;
 use super::process::Ended;
 use super::wait::{PATIENCE, until};
@@ -19,29 +19,55 @@ const VARIABLES: [&str; 4] =
 /// The owner of the database, and its name.
 const OWNER: &str = "waybill";
 
-/// The stack with fresh data. Postgres and the gateway are kept from case to case; every container
-/// of a service begins anew.
+/// How many containers each service has, where a case does not say otherwise.
+const REPLICAS: usize = 2;
+
+/// The stack, which is there once for all cases.
 #[derive(Debug)]
 pub(crate) struct Compose {
-    pub(super) project: Project,
+    pub(crate) project: Project,
     /// Since when its logs are of this case.
     since: String,
-    /// There is one stack for all.
     _turn: MutexGuard<'static, ()>,
 }
 
 impl Compose {
-    /// The stack with these options on a fresh database; where its gateway is.
-    pub(super) async fn start(options: &Options) -> (Self, String) {
+    /// The stack as the last case left it.
+    pub(crate) async fn alone() -> Self {
         static TURN: OnceLock<Mutex<()>> = OnceLock::new();
         let turn = TURN.get_or_init(Mutex::default).lock().await;
-        let project = Project::to_test();
-        begin_anew(&project).await;
         let since = docker(&["info", "--format", "{{.SystemTime}}"]).await.trim().to_owned();
-        let mut compose = Self { project, since, _turn: turn };
+        Self { project: Project::to_test(), since, _turn: turn }
+    }
+
+    /// The stack with these options and fresh data; where its gateway is. Postgres and the gateway
+    /// are kept from case to case; every container of a service begins anew.
+    pub(super) async fn start(options: &Options) -> (Self, String) {
+        let mut compose = Self::alone().await;
+        begin_anew(&compose.project).await;
         compose.restart(options).await;
         let gateway = compose.project.one("gateway").await;
         (compose, gateway.url().to_owned())
+    }
+
+    /// `docker compose up` with these further arguments.
+    pub(crate) async fn up(&self, arguments: &[&str]) {
+        self.project.compose(&[&["up"], arguments].concat()).await;
+    }
+
+    /// `docker compose down` with these further arguments.
+    pub(crate) async fn down(&self, arguments: &[&str]) {
+        self.project.compose(&[&["down"], arguments].concat()).await;
+    }
+
+    /// Adds and removes containers until each of these services has this many.
+    pub(crate) async fn scale(&self, services: &[&str], replicas: usize) {
+        scale(&self.project, services, replicas, &["--no-recreate"]).await;
+    }
+
+    /// A client of the gateway.
+    pub(crate) async fn gateway(&self) -> Client {
+        Client::new(self.project.one("gateway").await.url().to_owned())
     }
 
     /// Starts the containers of the services that are named, with these options, and waits until
@@ -51,7 +77,7 @@ impl Compose {
         self.project.variables = VARIABLES.into_iter().zip(values.map(Clone::clone)).collect();
         let services = SERVICES.into_iter().filter(|service| options.runs(service));
         let services: Vec<&str> = services.collect();
-        scale(&self.project, &services, REPLICAS).await;
+        scale(&self.project, &services, REPLICAS, &[]).await;
         self.is_ready(options).await;
     }
 
@@ -66,7 +92,7 @@ impl Compose {
             })
             .await;
         }
-        let gateway = Client::new(self.project.one("gateway").await.url().to_owned());
+        let gateway = self.gateway().await;
         for service in WRITERS.into_iter().filter(|service| options.runs(service)) {
             let path = format!("/v1/ops/{service}/outbox");
             until(&format!("the gateway reaches {service}"), PATIENCE, async || {
@@ -138,22 +164,24 @@ async fn show_logs(project: &Project, since: &str) {
     }
 }
 
-pub(super) fn running(containers: Vec<Container>) -> Vec<Container> {
+fn running(containers: Vec<Container>) -> Vec<Container> {
     containers.into_iter().filter(|one| one.state == "running").collect()
 }
 
-/// Starts containers so that each of these services has this many.
-pub(crate) async fn scale(project: &Project, services: &[&str], replicas: usize) {
+async fn scale(project: &Project, services: &[&str], replicas: usize, more: &[&str]) {
     let scales: Vec<String> =
         services.iter().map(|name| format!("--scale={name}={replicas}")).collect();
     let scales: Vec<&str> = scales.iter().map(String::as_str).collect();
     let up = ["up", "--detach", "--no-deps"];
-    project.compose(&[&up, &scales[..], services].concat()).await;
+    project.compose(&[&up, more, &scales[..], services].concat()).await;
 }
 
 /// Ends every container of a service, wherever the last case left them, and gives the others an
 /// empty database with tables and roles.
 async fn begin_anew(project: &Project) {
+    if project.containers().await.is_empty() {
+        project.compose(&["up", "--detach", "--wait"]).await;
+    }
     let containers = project.containers().await;
     let paused: Vec<Container> =
         containers.iter().filter(|one| one.state == "paused").cloned().collect();
@@ -172,12 +200,7 @@ async fn begin_anew(project: &Project) {
 }
 
 /// Runs statements in the container of Postgres, as this role.
-pub(crate) async fn psql(
-    project: &Project,
-    role: &str,
-    database: &str,
-    statements: &[&str],
-) -> Ended {
+async fn psql(project: &Project, role: &str, database: &str, statements: &[&str]) -> Ended {
     let postgres = project.one("postgres").await.id;
     let connect = ["--username", role, "--dbname", database];
     let psql = ["psql", "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1"];

@@ -7,8 +7,6 @@ use super::process::{Ended, finish};
 
 /// The services of Waybill, each with containers of its own.
 pub(crate) const SERVICES: [&str; 5] = ["order", "inventory", "logistics", "user", "audit"];
-/// How many containers each service has, where a case does not say otherwise.
-pub(crate) const REPLICAS: usize = 2;
 /// How long a command of Docker may take on a busy machine.
 const WITHIN: Duration = Duration::from_mins(2);
 
@@ -29,7 +27,7 @@ pub(crate) struct Container {
     pub(crate) service: String,
     /// `running`, `paused`, `exited` and so on.
     pub(crate) state: String,
-    /// Where its port 8080 is published.
+    /// Where its port is published.
     url: Option<String>,
 }
 
@@ -92,13 +90,13 @@ impl Project {
 fn read(line: &str) -> Container {
     let cells: Vec<&str> = line.split('|').collect();
     let [id, name, service, state, ports] = cells[..] else { panic!("not a container: {line}") };
-    let published = ports.split(", ").find_map(|port| port.strip_suffix("->8080/tcp"));
+    let published = ports.split(", ").find_map(|port| port.split_once("->"));
     Container {
         id: id.to_owned(),
         name: name.to_owned(),
         service: service.to_owned(),
         state: state.to_owned(),
-        url: published.map(|address| format!("http://{address}")),
+        url: published.map(|(address, _)| format!("http://{address}")),
     }
 }
 

@@ -4,7 +4,7 @@
 //! - [`Stack`], [`Options`]: servers with fresh data and a client, whatever they run on.
 //! - [`Kind`], [`Store`], [`Server`]: a fresh database of either kind, removed in the end.
 //! - [`Process`]: one running `waybill`, and every way to end it.
-//! - [`Project`], [`Container`]: the containers of `compose.yaml`.
+//! - [`Compose`], [`Project`], [`Container`]: the containers of `compose.yaml`.
 //! - [`Client`], [`Reply`]: JSON over HTTP. [`make`]: products, users and orders.
 //! - [`World`]: products and customers, and whether the books balance in the end.
 //! - [`Collector`]: takes traces, as an OpenTelemetry collector does.
@@ -27,6 +27,8 @@ mod world;
 
 pub(crate) use client::{Client, Reply};
 pub(crate) use collector::{Collector, Told};
+pub(crate) use compose::Compose;
+pub(crate) use docker::{Container, Project, docker, docker_on};
 pub(crate) use options::Options;
 pub(crate) use process::{Ended, Process, executable, run};
 pub(crate) use stack::Stack;

@@ -61,6 +61,14 @@ impl Stack {
         }
     }
 
+    /// The containers of a case that is about those.
+    pub(crate) fn compose(&self) -> &Compose {
+        match &self.deployment {
+            Deployment::Local(_) => panic!("this case is about containers"),
+            Deployment::Compose(compose) => compose,
+        }
+    }
+
     /// The store of a case that is about one process.
     pub(crate) fn store(&self) -> &Store {
         &self.local().store
