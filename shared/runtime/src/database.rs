@@ -327,7 +327,9 @@ impl Database {
             match sqlx::raw_sql(AssertSqlSafe(create)).execute(&self.write).await {
                 // Another process made it at the same moment, which `if not exists` does not see.
                 Err(sqlx::Error::Database(refused)) if refused.is_unique_violation() => {}
-                other => drop(other?),
+                other => {
+                    other?;
+                }
             }
         }
         Ok(allowed == 1)
