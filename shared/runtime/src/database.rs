@@ -324,7 +324,13 @@ impl Database {
         if missing == 1 && allowed == 1 {
             let create = format!("create schema if not exists \"{}\"", self.owner);
             // The name is one of ours, a constant of the build.
-            sqlx::raw_sql(AssertSqlSafe(create)).execute(&self.write).await?;
+            match sqlx::raw_sql(AssertSqlSafe(create)).execute(&self.write).await {
+                // Another process made it at the same moment, which `if not exists` does not see.
+                Err(sqlx::Error::Database(refused)) if refused.is_unique_violation() => {}
+                other => {
+                    other?;
+                }
+            }
         }
         Ok(allowed == 1)
     }
