@@ -38,7 +38,7 @@ impl fmt::Display for Fault {
     }
 }
 
-/// Numbers that look random and are the same again for the same seed (SplitMix64).
+/// Numbers that look random and are the same again for the same seed (`SplitMix64`).
 struct Dice(u64);
 
 impl Dice {
