@@ -13,6 +13,8 @@ use crate::load::{Answered, Load};
 use crate::support::{Client, Container, Kind, PATIENCE, Stack, Stopwatch, World, docker_on};
 use crate::support::{make, until};
 
+/// Orders that were placed, among the requests that a container counts.
+const PLACED: &str = "method=\"POST\",route=\"/v1/orders\",status=\"201\"";
 /// How long each client of a load waits before its next order.
 const PAUSE: Duration = Duration::from_millis(50);
 /// For how long somebody who was stopped in the middle of a transaction holds others up: until
@@ -31,6 +33,10 @@ async fn plenty(client: &Client) -> World {
 /// `method="POST",route="/v1/orders",status="201"`.
 async fn answered_by(replica: &Container, kind: &str) -> u64 {
     let metrics = Client::new(replica.url().to_owned()).get("/metrics").await.expect(200).text;
+    count_of(kind, &metrics)
+}
+
+fn count_of(kind: &str, metrics: &str) -> u64 {
     let series = format!("http_requests_total{{{kind}}} ");
     let count = metrics.lines().find_map(|line| line.strip_prefix(&series));
     count.map_or(0, |count| count.parse().expect("a whole number"))
@@ -55,10 +61,9 @@ async fn every_replica_takes_requests_and_a_key_counts_once_whichever_it_reaches
         repeats.await.into_iter().map(|reply| reply.expect(201).text).collect();
     assert_eq!(answers.len(), 1, "{answers:?}");
     assert_eq!(stack.all("/v1/orders").await.len(), 1);
-    let placed = "method=\"POST\",route=\"/v1/orders\",status=\"201\"";
     let mut each = Vec::new();
     for replica in of(&stack, "order").await {
-        each.push(answered_by(&replica, placed).await);
+        each.push(answered_by(&replica, PLACED).await);
     }
     assert!(each.iter().sum::<u64>() == 50 && !each.contains(&0), "{each:?} of 50");
 
@@ -89,9 +94,11 @@ async fn replicas_come_and_go_under_load_and_nothing_is_lost_or_doubled() {
         let replicas = of(&stack, "order").await;
         assert_eq!(replicas.len(), count);
         for replica in replicas {
+            let client = Client::new(replica.url().to_owned());
             until(&format!("{} takes orders", replica.name), PATIENCE, async || {
-                let placed = "method=\"POST\",route=\"/v1/orders\",status=\"201\"";
-                (answered_by(&replica, placed).await > 0).then_some(())
+                // It may not listen yet.
+                let metrics = client.ask(Method::GET, "/metrics").try_send().await.ok()?;
+                (count_of(PLACED, &metrics.text) > 0).then_some(())
             })
             .await;
         }
