@@ -2,6 +2,7 @@
 
 #![expect(clippy::doc_markdown, reason = "these comments are the help that people read")]
 
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -209,6 +210,9 @@ pub(crate) struct RunOptions {
     /// How long an order may wait for stock and payment before it is cancelled.
     #[arg(long, env = "WAYBILL_ORDER_DEADLINE", value_name = "TIME", default_value = "15m", value_parser = duration)]
     pub(crate) order_deadline: Duration,
+    /// Messages of one transaction at most, for the benches to measure what batches are worth.
+    #[arg(long, value_name = "MESSAGES", hide = true)]
+    pub(crate) batch: Option<NonZeroUsize>,
 }
 
 #[derive(Clone, Debug, Args)]

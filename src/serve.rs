@@ -81,7 +81,10 @@ impl Server {
         let (store, event_store) = (options.store.location()?, options.store.event_store()?);
         let (ids, mode) = (Ids::system(), Migrations::Apply);
         let runtime = Runtime::open(store, Some(event_store), clock.clone(), ids, mode).await?;
-        let runtime = runtime.traced_by(tracer.clone());
+        let mut runtime = runtime.traced_by(tracer.clone());
+        if let Some(most) = options.batch {
+            runtime = runtime.in_batches_of(most);
+        }
         let site = Site::new(clock, runtime.health().clone(), stopping.clone())
             .event_store(runtime.event_store().clone())
             .traced_by(tracer.clone());

@@ -37,6 +37,8 @@ pub(crate) struct Core<S: Service> {
     pub(crate) gauges: Gauges,
     pub(crate) counts: Counts,
     pub(crate) tracer: Tracer,
+    /// Messages that a unit, and events that an append takes at most.
+    pub(crate) batch: usize,
 }
 
 impl<S: Service> Core<S> {
@@ -63,6 +65,7 @@ impl<S: Service> Core<S> {
             gauges: Gauges::default(),
             counts: Counts::default(),
             tracer: Tracer::default(),
+            batch: limits::UNIT_MESSAGES,
         })
     }
 

@@ -6,14 +6,13 @@ use std::time::Duration;
 pub const COMMAND_QUEUE: usize = 1_024;
 /// Messages of one unit of work while commands wait.
 pub const UNIT_WHILE_COMMANDS_WAIT: usize = 100;
-/// Messages of one unit of work when nobody waits for an answer.
+/// Messages of one unit of work when nobody waits for an answer, and rows of an outbox that a relay
+/// appends in one.
 pub const UNIT_MESSAGES: usize = 500;
 /// A unit that held its turn for longer than this halves the next one.
 pub const LONG_TURN: Duration = Duration::from_millis(10);
 /// The smallest size that halving reaches.
 pub const UNIT_MESSAGES_MIN: usize = 10;
-/// Rows of an outbox that a relay appends in one unit.
-pub const RELAY_PAGE: usize = 500;
 /// Positions that one read of the log covers, for each message it may return.
 pub const LOG_WINDOW_FACTOR: usize = 4;
 /// Events or rows that a fold (rebuild, verify) holds at once.

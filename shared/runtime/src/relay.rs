@@ -6,7 +6,6 @@ use crate::core::Core;
 use crate::error::{Divergence, StoreError};
 use crate::event::Position;
 use crate::event_store::{Appended, Cursor};
-use crate::limits;
 use crate::measure;
 use crate::outbox;
 use crate::service::Service;
@@ -37,7 +36,7 @@ impl<S: Service> Relay<S> {
         self.cursor = None;
         let mut reader = core.database.reader().acquire().await?;
         let first = cursor.position.max(Position(1));
-        let mut page = outbox::page(&mut reader, S::NAME, first, limits::RELAY_PAGE + 1).await?;
+        let mut page = outbox::page(&mut reader, S::NAME, first, core.batch + 1).await?;
         drop(reader);
         if let Some(event) = cursor.event {
             let shown = page.first().map(|first| first.envelope.id);

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::future::Future;
+use std::num::NonZeroUsize;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -40,6 +41,7 @@ pub struct Runtime {
     mode: Migrations,
     health: Health,
     tracer: Tracer,
+    batch: usize,
     tasks: TaskTracker,
     /// Cancelled first: writers take no more commands, finish what they have, and end.
     stopping: CancellationToken,
@@ -76,6 +78,7 @@ impl Runtime {
             mode,
             health: Health::new(clock),
             tracer: Tracer::default(),
+            batch: limits::UNIT_MESSAGES,
             tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),
             drained: CancellationToken::new(),
@@ -96,12 +99,21 @@ impl Runtime {
         self
     }
 
+    /// Lets no unit of the services that are hosted from now on take more messages than this, and no
+    /// append more events: to measure what batches are worth.
+    #[must_use]
+    pub fn in_batches_of(mut self, most: NonZeroUsize) -> Self {
+        self.batch = most.get();
+        self
+    }
+
     /// Opens a service and begins to run it.
     pub async fn host<S: Service>(&self, settings: S::Settings) -> Result<Handle<S>, OpenError> {
         let (location, store) = (&self.location, self.event_store.clone());
         let (clock, ids) = (self.clock.clone(), self.ids.clone());
         let mut core = Core::<S>::open(location, store, settings, clock, ids, self.mode).await?;
         core.tracer = self.tracer.clone();
+        core.batch = self.batch;
         let core = Arc::new(core);
         // A service that lost history must not write over what others have read of it.
         Relay::new(Arc::clone(&core)).step().await?;
@@ -359,7 +371,7 @@ impl<S: Service> Writing<S> {
             () = tokio::time::sleep(pause) => {}
             () = jobs.arrived() => {}
         }
-        let waiting = jobs.take(limits::UNIT_WHILE_COMMANDS_WAIT);
+        let waiting = jobs.take(limits::UNIT_WHILE_COMMANDS_WAIT.min(self.core.batch));
         if !waiting.is_empty()
             && let Err(trouble) = writer.step_commands(waiting).await
         {
@@ -371,7 +383,7 @@ impl<S: Service> Writing<S> {
     async fn drain(&self, writer: &mut Writer<S>, jobs: &mut Queue<S>, run: &str) {
         jobs.receiver.close();
         loop {
-            let waiting = jobs.take(limits::UNIT_MESSAGES);
+            let waiting = jobs.take(self.core.batch);
             if waiting.is_empty() {
                 break;
             }

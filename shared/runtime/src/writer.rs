@@ -61,6 +61,7 @@ impl<S: Service> Writer<S> {
     pub(crate) fn new(core: Arc<Core<S>>) -> Self {
         let hears = serde_json::to_string(S::HEARS).unwrap_or_default();
         Self {
+            unit_size: core.batch,
             core,
             hears,
             consumer: None,
@@ -68,7 +69,6 @@ impl<S: Service> Writer<S> {
             careful_retries: false,
             unclean_runs: Vec::new(),
             open_attempt: None,
-            unit_size: limits::UNIT_MESSAGES,
             next_due: Some(Timestamp(0)),
         }
     }
@@ -110,7 +110,7 @@ impl<S: Service> Writer<S> {
         if commands_wait {
             self.unit_size.min(limits::UNIT_WHILE_COMMANDS_WAIT)
         } else {
-            limits::UNIT_MESSAGES
+            self.core.batch
         }
     }
 
@@ -131,9 +131,9 @@ impl<S: Service> Writer<S> {
     fn committed(&mut self, committed: &Committed, messages: usize) {
         let long = committed.turn_held > limits::LONG_TURN;
         self.unit_size = if long {
-            (messages / 2).clamp(limits::UNIT_MESSAGES_MIN, self.unit_size)
+            (messages / 2).max(limits::UNIT_MESSAGES_MIN).min(self.unit_size)
         } else {
-            (self.unit_size * 2).min(limits::UNIT_MESSAGES)
+            (self.unit_size * 2).min(self.core.batch)
         };
         if let Some(due) = committed.next_due {
             self.next_due = Some(self.next_due.map_or(due, |known| known.min(due)));

@@ -1,0 +1,139 @@
+//! The floor: rows that a pipeline left, written again to empty tables in statements of 500 rows, by
+//! one connection for each owner, with no logic and no reading.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use serde_json::Value;
+use sqlx::any::AnyRow;
+use sqlx::{AnyConnection, AssertSqlSafe, Connection as _, Row as _};
+use tokio::task::JoinSet;
+
+use crate::bench::Bench;
+use crate::place::{Commits, Kind, Place};
+use crate::stopwatch::Stopwatch;
+
+const OWNERS: [&str; 5] = ["event_store", "order", "inventory", "user", "logistics"];
+/// Rows of one statement.
+const ROWS: usize = 500;
+/// Tables of one row, or none, that migrations and starts fill.
+const SKIPPED: [&str; 4] = ["turn", "log", "runs", "_sqlx_migrations"];
+
+/// What an owner writes: statements, each with the rows that go in at once.
+type Writes = Vec<(String, Vec<String>)>;
+
+/// Writes all rows of a place to an empty one; how long that took.
+pub(crate) async fn write_again(
+    bench: &Bench,
+    kind: Kind,
+    from: &Place,
+) -> anyhow::Result<Duration> {
+    let to = Place::fresh(bench, kind).await?;
+    bench.waybill.run(&["migrate"], &to)?;
+    let mut writers = Vec::new();
+    for owner in OWNERS {
+        let statements = read(from, owner, kind).await?;
+        writers.push((to.connect(owner, Commits::Durable).await?, statements));
+    }
+    let watch = Stopwatch::start();
+    let mut running = JoinSet::new();
+    for (connection, writes) in writers {
+        running.spawn(write(connection, writes));
+    }
+    let ended: anyhow::Result<Vec<()>> = running.join_all().await.into_iter().collect();
+    let took = watch.elapsed();
+    ended?;
+    to.remove().await?;
+    Ok(took)
+}
+
+async fn write(mut connection: AnyConnection, writes: Writes) -> anyhow::Result<()> {
+    for (insert, chunks) in writes {
+        for rows in chunks {
+            // Put together from the tables' own names.
+            let insert = AssertSqlSafe(insert.clone());
+            sqlx::query(insert).bind(rows).execute(&mut connection).await?;
+        }
+    }
+    Ok(connection.close().await?)
+}
+
+async fn read(from: &Place, owner: &str, kind: Kind) -> anyhow::Result<Writes> {
+    let mut connection = from.connect(owner, Commits::Durable).await?;
+    let mut writes = Vec::new();
+    for (table, columns) in tables(&mut connection, owner, kind).await? {
+        let names: Vec<&str> = columns.iter().map(|(name, _)| name.as_str()).collect();
+        // Names of our own tables.
+        let select = AssertSqlSafe(format!("select {} from {table} order by 1", names.join(", ")));
+        let rows = sqlx::query(select).fetch_all(&mut connection).await?;
+        let rows: Vec<Vec<Value>> =
+            rows.iter().map(|row| cells(row, &columns)).collect::<Result<_, _>>()?;
+        let chunks: Result<Vec<String>, _> = rows.chunks(ROWS).map(serde_json::to_string).collect();
+        writes.push((insert(&table, &columns), chunks?));
+    }
+    connection.close().await?;
+    Ok(writes)
+}
+
+/// The columns of an owner's tables, each with whether it holds text.
+async fn tables(
+    connection: &mut AnyConnection,
+    owner: &str,
+    kind: Kind,
+) -> anyhow::Result<BTreeMap<String, Vec<(String, bool)>>> {
+    let sql = match kind {
+        Kind::Sqlite => {
+            "select part.name, col.name, lower(col.type) from sqlite_master as part, \
+             pragma_table_info(part.name) as col where part.type = 'table' and $1 <> '' \
+             order by part.name, col.cid"
+        }
+        Kind::Postgres => {
+            "select cast(table_name as text), cast(column_name as text), cast(data_type as text) \
+             from information_schema.columns join information_schema.tables \
+             using (table_schema, table_name) where table_schema = $1 \
+             and table_type = 'BASE TABLE' order by table_name, ordinal_position"
+        }
+    };
+    let rows: Vec<(String, String, String)> =
+        sqlx::query_as(sql).bind(owner.to_owned()).fetch_all(connection).await?;
+    let mut tables: BTreeMap<String, Vec<(String, bool)>> = BTreeMap::new();
+    for (table, column, kind) in rows {
+        if !SKIPPED.contains(&table.as_str()) {
+            tables.entry(table).or_default().push((column, kind == "text"));
+        }
+    }
+    Ok(tables)
+}
+
+fn insert(table: &str, columns: &[(String, bool)]) -> String {
+    let names: Vec<&str> = columns.iter().map(|(name, _)| name.as_str()).collect();
+    let values: Vec<String> = columns
+        .iter()
+        .enumerate()
+        .map(|(index, (_, is_text))| {
+            if *is_text {
+                format!("value ->> {index}")
+            } else {
+                format!("cast(value ->> {index} as bigint)")
+            }
+        })
+        .collect();
+    format!(
+        "insert into {table} ({}) select {} from json_each($1)",
+        names.join(", "),
+        values.join(", ")
+    )
+}
+
+fn cells(row: &AnyRow, columns: &[(String, bool)]) -> anyhow::Result<Vec<Value>> {
+    let cell = |(index, (name, is_text)): (usize, &(String, bool))| {
+        let value = if *is_text {
+            row.try_get::<String, _>(index).map(Value::from)
+        } else {
+            row.try_get::<i64, _>(index).map(Value::from)
+        };
+        value.with_context(|| name.clone())
+    };
+    columns.iter().enumerate().map(cell).collect()
+}
