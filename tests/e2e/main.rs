@@ -43,6 +43,7 @@ mod containers;
 mod document;
 mod errors;
 mod faults;
+mod hostile;
 mod idempotency;
 mod journeys;
 mod load;

@@ -13,6 +13,7 @@
 mod client;
 mod collector;
 mod compose;
+mod dice;
 mod docker;
 mod local;
 pub(crate) mod make;
@@ -28,6 +29,7 @@ mod world;
 pub(crate) use client::{Client, Reply};
 pub(crate) use collector::{Collector, Told};
 pub(crate) use compose::Compose;
+pub(crate) use dice::{Dice, variable};
 pub(crate) use docker::{Container, Project, docker, docker_on};
 pub(crate) use options::Options;
 pub(crate) use process::{Ended, Process, executable, run};
