@@ -253,7 +253,13 @@ pub(crate) struct JudgeOptions {
     pub(crate) breaking: bool,
     /// Postgres server for it: a database waybill_judge_... is made there and dropped in the end.
     /// The one that the address names is left alone.
-    #[arg(long, env = "WAYBILL_JUDGE_DATABASE_URL", value_name = "URL", hide_env_values = true, requires = "breaking")]
+    #[arg(
+        long,
+        env = "WAYBILL_JUDGE_DATABASE_URL",
+        value_name = "URL",
+        hide_env_values = true,
+        requires = "breaking"
+    )]
     pub(crate) database_url: Option<String>,
     /// How often something goes wrong with it, on average.
     #[arg(long, value_name = "TIME", default_value = "2s", value_parser = duration, requires = "breaking")]

@@ -100,7 +100,8 @@ pub(crate) async fn judge(options: JudgeOptions) -> anyhow::Result<ExitCode> {
     let (clock, ids) = (Clock::system(), Ids::system());
     let seed = options.seed.unwrap_or_else(|| ids.next().as_u64_pair().1);
     let trial = Trial { options, clock, ids, seed };
-    let report = if trial.options.breaking { trial.of_own().await? } else { trial.of_server().await? };
+    let report =
+        if trial.options.breaking { trial.of_own().await? } else { trial.of_server().await? };
     if trial.options.json {
         show::json(&report)?;
     } else {
@@ -292,7 +293,8 @@ impl Progress {
             (history.calls.len(), history.answered())
         };
         let seconds = self.clock.now().since(self.began).as_secs();
-        self.bar.set_message(format!("{what}: {seconds} s, {asked} operations, {answered} answered"));
+        self.bar
+            .set_message(format!("{what}: {seconds} s, {asked} operations, {answered} answered"));
         self.bar.tick();
     }
 

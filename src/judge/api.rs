@@ -81,7 +81,9 @@ impl Api {
     ) -> Result<Option<Value>, ClientError> {
         match self.of(path).get(path, query).await {
             Ok(resource) => Ok(Some(resource.value)),
-            Err(ClientError::Refused(refusal)) if refusal.status == StatusCode::NOT_FOUND => Ok(None),
+            Err(ClientError::Refused(refusal)) if refusal.status == StatusCode::NOT_FOUND => {
+                Ok(None)
+            }
             Err(error) => Err(error),
         }
     }

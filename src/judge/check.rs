@@ -38,7 +38,8 @@ fn parked(found: &Found, stories: &BTreeMap<String, Story>) -> Vec<Violation> {
     };
     let parked = found.parked.iter().filter(|letter| of_run(&letter.lane));
     let violation = |letter: &super::found::Parked| {
-        let evidence = format!("{} could not handle {}: {}", letter.service, letter.id, letter.cause);
+        let evidence =
+            format!("{} could not handle {}: {}", letter.service, letter.id, letter.cause);
         Violation::new(Kind::Parked, evidence, format!("/v1/ops/{}/dead-letters", letter.service))
     };
     parked.map(violation).collect()

@@ -1,7 +1,7 @@
 //! What the API shows in the end: the other side of the trial.
 
-use std::collections::hash_map::DefaultHasher;
 use std::collections::BTreeMap;
+use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash as _, Hasher as _};
 
 use serde::Deserialize;

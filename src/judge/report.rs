@@ -135,7 +135,10 @@ impl Report {
     /// For people.
     pub(crate) fn show(&self) {
         let Operations { asked, answered, requests, unknown, reads } = &self.operations;
-        show::line(&format!("judged {} in {:.1} s, with seed {}", self.server, self.seconds, self.seed));
+        show::line(&format!(
+            "judged {} in {:.1} s, with seed {}",
+            self.server, self.seconds, self.seed
+        ));
         show::line(&format!(
             "operations  {asked} asked for, {answered} answered, in {requests} requests of which \
              {unknown} brought no answer; {reads} reads",
@@ -182,7 +185,8 @@ impl Report {
 
 /// `3 killed, 1 paused`.
 fn counted<N: std::fmt::Display>(counts: impl Iterator<Item = (impl AsRef<str>, N)>) -> String {
-    let counts: Vec<String> = counts.map(|(what, count)| format!("{count} {}", what.as_ref())).collect();
+    let counts: Vec<String> =
+        counts.map(|(what, count)| format!("{count} {}", what.as_ref())).collect();
     counts.join(", ")
 }
 
@@ -193,9 +197,8 @@ impl Orders {
             *by_status.entry(text(order, "status")).or_default() += 1;
         }
         let stories = Story::all(&found.log, &history.tag);
-        let waits = |story: &&Story| {
-            story.open().is_some() && story.waits(found.until) != Waits::Services
-        };
+        let waits =
+            |story: &&Story| story.open().is_some() && story.waits(found.until) != Waits::Services;
         let on_their_way = stories.values().filter(waits).count();
         Self { placed: found.orders.len(), by_status, on_their_way }
     }

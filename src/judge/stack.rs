@@ -209,7 +209,10 @@ impl Process {
         let carrier = if dice.percent(50) { "simulated" } else { "manual" };
         let packing = format!("{}ms", dice.between(0, 200));
         let mut command = self.command();
-        command.arg("serve").args(self.service).args(["--listen", &format!("127.0.0.1:{}", self.port)]);
+        command
+            .arg("serve")
+            .args(self.service)
+            .args(["--listen", &format!("127.0.0.1:{}", self.port)]);
         command.args(["--carrier", carrier, "--packing", &packing, "--carrier-transit", "300ms"]);
         command.args(["--order-deadline", DEADLINE]).stdout(Stdio::null()).stderr(log);
         self.child = Some(command.spawn()?);
@@ -219,7 +222,8 @@ impl Process {
     /// Waits until it can do its work; one that ends meanwhile, as when connections are cut while
     /// it starts, is started again.
     pub(crate) async fn ready(&mut self, dice: &mut Dice) -> Result<(), CannotJudge> {
-        let not_ready = |why: String, log: &Path| CannotJudge::NotReady { why, log: log.to_owned() };
+        let not_ready =
+            |why: String, log: &Path| CannotJudge::NotReady { why, log: log.to_owned() };
         let asker = Asker::new(ASKING).map_err(|error| not_ready(error.to_string(), &self.log))?;
         let url = self.url();
         let server = Url::parse(&url).map_err(|error| not_ready(error.to_string(), &self.log))?;
@@ -252,7 +256,8 @@ impl Process {
         self.signal(Signal::TERM)?;
         if let Some(mut child) = self.child.take() {
             let ended = tokio::time::timeout(STOP, child.wait()).await;
-            let status = ended.map_err(|_| CannotJudge::DoesNotStop { log: self.log.clone() })??;
+            let status =
+                ended.map_err(|_| CannotJudge::DoesNotStop { log: self.log.clone() })??;
             if !status.success() {
                 return Err(CannotJudge::DoesNotStop { log: self.log.clone() });
             }

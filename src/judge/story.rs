@@ -56,7 +56,9 @@ impl Story {
     /// Adds an event to the story it belongs to, if that is of this run; whether it is.
     pub(crate) fn tell(stories: &mut BTreeMap<String, Self>, event: &Event, tag: &str) -> bool {
         let order = &event.body.correlationid;
-        if event.kind() == "order.placed" && text(&event.body.data, "ship_to.line2").starts_with(tag) {
+        if event.kind() == "order.placed"
+            && text(&event.body.data, "ship_to.line2").starts_with(tag)
+        {
             stories.entry(order.clone()).or_default();
         }
         let story = stories.get_mut(order);

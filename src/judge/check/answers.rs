@@ -11,8 +11,7 @@ use crate::judge::story::Story;
 use crate::judge::violation::{Kind, Violation};
 
 /// What of an order never changes.
-const FIXED: [&str; 7] =
-    ["id", "number", "customer_id", "lines", "total", "ship_to", "placed_at"];
+const FIXED: [&str; 7] = ["id", "number", "customer_id", "lines", "total", "ship_to", "placed_at"];
 
 pub(super) fn check(
     history: &History,

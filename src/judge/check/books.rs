@@ -34,7 +34,8 @@ type Books = BTreeMap<String, Book>;
 
 pub(super) fn check(history: &History, found: &Found) -> Vec<Violation> {
     let mut violations = Vec::new();
-    let mut stock: Books = found.products.keys().map(|sku| (sku.clone(), Book::default())).collect();
+    let mut stock: Books =
+        found.products.keys().map(|sku| (sku.clone(), Book::default())).collect();
     let mut money: Books = found.customers.keys().map(|id| (id.clone(), Book::default())).collect();
     for event in &found.log {
         violations.extend(truly_refused(event, &stock, &money, found));
@@ -87,9 +88,8 @@ fn stock_changes(event: &Event) -> Vec<(String, Book)> {
 fn money_changes(event: &Event) -> Vec<(String, Book)> {
     let data = &event.body.data;
     let amount = number(data, "amount.amount");
-    let change = |received, whole, aside| {
-        vec![(text(data, "user_id"), Book { received, whole, aside })]
-    };
+    let change =
+        |received, whole, aside| vec![(text(data, "user_id"), Book { received, whole, aside })];
     match event.kind() {
         "wallet.deposited" => change(amount, amount, 0),
         "payment.authorized" => change(0, 0, amount),
@@ -111,18 +111,16 @@ fn enter(books: &mut Books, name: &str, change: Book, event: &Event) -> Option<V
     }
     let evidence = format!(
         "{name}: after {} at position {} there are {}, of which {} are set aside",
-        event.kind(), event.position, book.whole, book.aside,
+        event.kind(),
+        event.position,
+        book.whole,
+        book.aside,
     );
     Some(Violation::new(Kind::Oversold, evidence, format!("/v1/audit/events/{}", event.body.id)))
 }
 
 /// Whoever is refused for want of stock or money was right to be: it was not there at that moment.
-fn truly_refused(
-    event: &Event,
-    stock: &Books,
-    money: &Books,
-    found: &Found,
-) -> Option<Violation> {
+fn truly_refused(event: &Event, stock: &Books, money: &Books, found: &Found) -> Option<Violation> {
     let (data, order) = (&event.body.data, &event.body.correlationid);
     let enough = match event.kind() {
         "stock.rejected" => {
@@ -188,7 +186,9 @@ fn stands(
             let evidence = format!(
                 "{name} shows {whole}, {aside} of them set aside, {free} free; \
                  its events make {}, {} and {}",
-                book.whole, book.aside, book.free(),
+                book.whole,
+                book.aside,
+                book.free(),
             );
             violations.push(Violation::new(Kind::Unbalanced, evidence, format!("{path}/{name}")));
         }
@@ -214,9 +214,10 @@ fn sold(answered: &BTreeMap<&str, i64>, found: &Found) -> Vec<Violation> {
             _ => unsettled.extend(parts.into_keys()),
         }
     }
-    let stock = found.products.iter().map(|(sku, shown)| {
-        (sku, number(shown, "on_hand"), format!("/v1/products/{sku}"))
-    });
+    let stock = found
+        .products
+        .iter()
+        .map(|(sku, shown)| (sku, number(shown, "on_hand"), format!("/v1/products/{sku}")));
     let money = found.customers.iter().map(|(id, shown)| {
         let free = number(shown, "balance.available.amount");
         (id, free + number(shown, "balance.held.amount"), format!("/v1/users/{id}"))

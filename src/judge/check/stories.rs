@@ -41,8 +41,16 @@ const AFTER: [(&str, &str); 8] = [
 const AGAINST: [(&str, &[&str]); 3] = [
     (
         "completed",
-        &["stock.rejected", "stock.released", "stock.returned", "payment.declined",
-          "payment.released", "payment.refunded", "shipment.failed", "shipment.cancelled"],
+        &[
+            "stock.rejected",
+            "stock.released",
+            "stock.returned",
+            "payment.declined",
+            "payment.released",
+            "payment.refunded",
+            "shipment.failed",
+            "shipment.cancelled",
+        ],
     ),
     ("rejected", &["stock.shipped", "payment.captured", "shipment.created"]),
     ("cancelled", &["shipment.delivered"]),
@@ -152,7 +160,8 @@ fn about_the_order(id: &str, story: &Story) -> Vec<Violation> {
             _ => false,
         };
         if differs {
-            let evidence = format!("it was placed as {}, and {} says {data}", placed.body.data, event.kind());
+            let evidence =
+                format!("it was placed as {}, and {} says {data}", placed.body.data, event.kind());
             violations.push(Violation::of_order(Kind::Changed, id, evidence));
         }
     }
