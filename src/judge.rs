@@ -132,7 +132,7 @@ impl Trial {
         let api = Api::new(server, self.clock.clone())?;
         // Whoever mistypes an address wants to know at once.
         api.try_get("/v1/audit/events", &[("limit", "1".to_owned())]).await?;
-        let case = or_stopped(self.hear(api, None)).await?;
+        let case = or_stopped(Box::pin(self.hear(api, None))).await?;
         let violations = check::check(&case.history, &case.found);
         Ok(self.report(server.clone(), BTreeMap::new(), &case, &violations))
     }
@@ -142,31 +142,29 @@ impl Trial {
         let mut dice = Dice::new(self.ids.next().as_u64_pair().1, PORTS);
         let url = self.options.database_url.as_deref();
         let mut stack = Stack::prepare(url, &self.clock, &self.ids, &mut dice).await?;
-        let mut report = match or_stopped(self.break_and_judge(&mut stack)).await {
-            Ok(report) => report,
-            Err(CannotJudge::Stopped) => {
+        let judged = or_stopped(self.break_and_judge(&mut stack)).await;
+        match judged {
+            Ok(mut report) if !report.is_ok() => {
+                report.kept(stack.keep());
+                Ok(report)
+            }
+            // Its message names a log.
+            Err(error @ (CannotJudge::NotReady { .. } | CannotJudge::DoesNotStop { .. })) => {
+                stack.keep_logs().await?;
+                Err(error)
+            }
+            judged => {
                 stack.remove().await?;
-                return Err(CannotJudge::Stopped);
+                judged
             }
-            // The error names a log.
-            Err(error) => {
-                stack.keep();
-                return Err(error);
-            }
-        };
-        if report.is_ok() {
-            stack.remove().await?;
-        } else {
-            report.kept(stack.keep());
         }
-        Ok(report)
     }
 
     async fn break_and_judge(&self, stack: &mut Stack) -> Result<Report, CannotJudge> {
         let mut breaker = Breaker::new(self.options.kill_every, Dice::new(self.seed, BREAKER));
         stack.start(&mut Dice::new(self.seed, PORTS)).await?;
         let api = Api::apart(&stack.apart(), &stack.url(), self.clock.clone())?;
-        let case = self.hear(api, Some((&mut breaker, stack))).await?;
+        let case = Box::pin(self.hear(api, Some((&mut breaker, stack)))).await?;
         let mut violations = check::check(&case.history, &case.found);
         if let Some(difference) = stack.prove().await? {
             violations.push(Violation::new(Kind::Unproven, difference, "waybill verify"));

@@ -1,7 +1,6 @@
 //! What the judge says in the end.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -38,8 +37,8 @@ pub(crate) struct Report {
     violations: BTreeMap<&'static str, usize>,
     /// The first of each kind.
     evidence: Vec<Violation>,
-    /// Where the data and the logs of a private deployment are, if something is wrong with it.
-    kept: Option<PathBuf>,
+    /// Where the logs and the data of a private deployment are, if something is wrong with it.
+    kept: Vec<String>,
 }
 
 /// Requests that change something.
@@ -118,7 +117,7 @@ impl Report {
             faults,
             violations: counts,
             evidence,
-            kept: None,
+            kept: Vec::new(),
         }
     }
 
@@ -127,9 +126,9 @@ impl Report {
         self.ok
     }
 
-    /// Says where the data and the logs are.
-    pub(crate) fn kept(&mut self, folder: PathBuf) {
-        self.kept = Some(folder);
+    /// Says where the logs and the data are.
+    pub(crate) fn kept(&mut self, places: Vec<String>) {
+        self.kept = places;
     }
 
     /// For people.
@@ -167,8 +166,8 @@ impl Report {
             many => format!("verdict: {many} violations"),
         };
         show::line(&verdict);
-        if let Some(folder) = &self.kept {
-            show::line(&format!("data and logs of the servers are kept in {}", folder.display()));
+        if !self.kept.is_empty() {
+            show::line(&format!("logs and data are kept: {}", self.kept.join(", ")));
         }
     }
 

@@ -10,7 +10,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _};
 #[derive(Debug)]
 pub(crate) struct Scratch {
     server: PgConnectOptions,
-    name: String,
+    pub(crate) name: String,
     /// Its address.
     pub(crate) url: String,
 }

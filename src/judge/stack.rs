@@ -1,5 +1,6 @@
 //! A deployment of the judge's own, to be broken: processes of this executable on fresh data.
 
+use std::iter;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -161,21 +162,35 @@ impl Stack {
         Ok(Some(said.lines().last().unwrap_or_default().to_owned()))
     }
 
-    /// Keeps logs and data for whoever wants to look; where the files are.
-    pub(crate) fn keep(mut self) -> PathBuf {
+    /// Kills what runs and keeps logs and data for whoever wants to look; where they are.
+    pub(crate) fn keep(mut self) -> Vec<String> {
         self.processes.clear();
-        self.folder.keep()
+        let folder = self.folder.keep().display().to_string();
+        let database = self.database.map(|database| format!("the database {}", database.name));
+        iter::once(folder).chain(database).collect()
     }
 
-    /// Kills what runs and removes the data.
+    /// Kills what runs and keeps the logs alone.
+    pub(crate) async fn keep_logs(mut self) -> Result<(), CannotJudge> {
+        self.end().await?;
+        self.folder.disable_cleanup(true);
+        Ok(())
+    }
+
+    /// Kills what runs and removes everything.
     pub(crate) async fn remove(mut self) -> Result<(), CannotJudge> {
+        self.end().await?;
+        Ok(self.folder.close()?)
+    }
+
+    async fn end(&mut self) -> Result<(), CannotJudge> {
         for process in &mut self.processes {
             process.kill().await?;
         }
         if let Some(database) = &self.database {
             database.remove().await?;
         }
-        Ok(self.folder.close()?)
+        Ok(())
     }
 }
 

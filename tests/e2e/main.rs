@@ -45,6 +45,7 @@ mod errors;
 mod faults;
 mod idempotency;
 mod journeys;
+mod judge;
 mod load;
 mod metrics;
 mod peers;

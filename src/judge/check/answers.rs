@@ -66,15 +66,17 @@ fn answered_once(call: &Call) -> Option<Violation> {
 /// All requests of the judge are in order, but those that reuse a key.
 fn answered_well(call: &Call) -> Option<Violation> {
     let (status, why) = match (call.answers.first()?, &call.wish) {
-        (Answer::No { status: 422, .. }, Wish::Reuse) => return None,
         (Answer::Yes(value), Wish::Reuse) => {
             let evidence =
                 format!("{} was another request under a used key, and became {value}", named(call));
             return Some(Violation::new(Kind::Doubled, evidence, &call.path));
         }
-        (Answer::Yes(_), _) => return None,
-        // The parcel was faster, or the carrier's own report was.
-        (Answer::No { status: 409, .. }, Wish::Cancel { .. } | Wish::Track { .. }) => return None,
+        // A parcel may be faster than its customer, and its carrier than the judge.
+        (Answer::Yes(_), _)
+        | (Answer::No { status: 422, .. }, Wish::Reuse)
+        | (Answer::No { status: 409, .. }, Wish::Cancel { .. } | Wish::Track { .. }) => {
+            return None;
+        }
         (Answer::No { status, why }, _) => (status, why),
     };
     let gone = *status == 404 && !matches!(call.wish, Wish::Reuse);

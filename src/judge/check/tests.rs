@@ -48,50 +48,50 @@ impl Case {
         let deposit = Wish::Deposit { customer: ADA.to_owned(), amount: 10_000 };
         self.call("deposit", deposit, &json!({ "id": ADA }));
         let product = format!("product-{SKU}");
-        self.event("product.listed", &product, "p", None, json!({ "sku": SKU, "quantity": 10 }));
+        self.event("product.listed", &product, "p", None, &json!({ "sku": SKU, "quantity": 10 }));
         let amount = json!({ "user_id": ADA, "amount": { "amount": 10_000 } });
-        self.event("wallet.deposited", &format!("user-{ADA}"), "u", None, amount);
+        self.event("wallet.deposited", &format!("user-{ADA}"), "u", None, &amount);
     }
 
     fn sends(&mut self) {
         let (lines, total) = self.places(SENT, 2);
-        self.of(SENT, "stock.reserved", "order.placed", json!({ "lines": lines }));
-        self.of(SENT, "payment.authorized", "order.placed", paid(&total));
-        self.of(SENT, "order.stock_secured", "stock.reserved", json!({}));
-        self.of(SENT, "order.confirmed", "payment.authorized", json!({}));
+        self.of(SENT, "stock.reserved", "order.placed", &json!({ "lines": lines }));
+        self.of(SENT, "payment.authorized", "order.placed", &paid(&total));
+        self.of(SENT, "order.stock_secured", "stock.reserved", &json!({}));
+        self.of(SENT, "order.confirmed", "payment.authorized", &json!({}));
         self.tells(SENT, "confirmed", "order.confirmed");
-        self.of(SENT, "shipment.created", "order.confirmed", json!({ "lines": lines }));
+        self.of(SENT, "shipment.created", "order.confirmed", &json!({ "lines": lines }));
         let left = json!({ "mode": "simulated", "deliver_at": time(20) });
-        self.of(SENT, "shipment.dispatched", "shipment.created", left);
-        self.of(SENT, "order.dispatched", "shipment.dispatched", json!({}));
-        self.of(SENT, "stock.shipped", "shipment.dispatched", json!({ "lines": lines }));
-        self.of(SENT, "payment.captured", "shipment.dispatched", paid(&total));
+        self.of(SENT, "shipment.dispatched", "shipment.created", &left);
+        self.of(SENT, "order.dispatched", "shipment.dispatched", &json!({}));
+        self.of(SENT, "stock.shipped", "shipment.dispatched", &json!({ "lines": lines }));
+        self.of(SENT, "payment.captured", "shipment.dispatched", &paid(&total));
         self.tells(SENT, "dispatched", "order.dispatched");
-        self.of(SENT, "shipment.delivered", "shipment.dispatched", json!({}));
-        self.of(SENT, "order.delivered", "shipment.delivered", json!({}));
+        self.of(SENT, "shipment.delivered", "shipment.dispatched", &json!({}));
+        self.of(SENT, "order.delivered", "shipment.delivered", &json!({}));
         self.tells(SENT, "delivered", "shipment.delivered");
-        self.of(SENT, "order.completed", "shipment.delivered", json!({}));
+        self.of(SENT, "order.completed", "shipment.delivered", &json!({}));
     }
 
     fn is_short(&mut self) {
         let (_, total) = self.places(SHORT, 20);
         let shortages = json!([{ "sku": SKU, "requested": 20, "available": 8 }]);
-        self.of(SHORT, "stock.rejected", "order.placed", json!({ "shortages": shortages }));
-        self.of(SHORT, "payment.authorized", "order.placed", paid(&total));
-        self.of(SHORT, "order.rejected", "stock.rejected", json!({}));
-        self.of(SHORT, "payment.released", "order.rejected", paid(&total));
+        self.of(SHORT, "stock.rejected", "order.placed", &json!({ "shortages": shortages }));
+        self.of(SHORT, "payment.authorized", "order.placed", &paid(&total));
+        self.of(SHORT, "order.rejected", "stock.rejected", &json!({}));
+        self.of(SHORT, "payment.released", "order.rejected", &paid(&total));
         self.tells(SHORT, "rejected", "order.rejected");
     }
 
     fn cancels(&mut self) {
         let (_, total) = self.places(CANCELLED, 1);
-        self.of(CANCELLED, "payment.authorized", "order.placed", paid(&total));
-        self.of(CANCELLED, "order.payment_secured", "payment.authorized", json!({}));
-        self.of(CANCELLED, "order.cancelled", "", json!({}));
+        self.of(CANCELLED, "payment.authorized", "order.placed", &paid(&total));
+        self.of(CANCELLED, "order.payment_secured", "payment.authorized", &json!({}));
+        self.of(CANCELLED, "order.cancelled", "", &json!({}));
         let wish = Wish::Cancel { order: CANCELLED.to_owned() };
         self.call("cancel", wish, &json!({ "id": CANCELLED, "status": "cancelled" }));
-        self.of(CANCELLED, "stock.released", "order.cancelled", json!({ "lines": [] }));
-        self.of(CANCELLED, "payment.released", "order.cancelled", paid(&total));
+        self.of(CANCELLED, "stock.released", "order.cancelled", &json!({ "lines": [] }));
+        self.of(CANCELLED, "payment.released", "order.cancelled", &paid(&total));
         self.tells(CANCELLED, "cancelled", "order.cancelled");
     }
 
@@ -136,16 +136,16 @@ impl Case {
         let wanted = BTreeMap::from([(SKU.to_owned(), quantity)]);
         let wish = Wish::Place { customer: ADA.to_owned(), lines: wanted };
         self.history.calls.push(call(&key, "/v1/orders", wish, &order));
-        self.of(id, "order.placed", "", order);
+        self.of(id, "order.placed", "", &order);
         (lines, total)
     }
 
     fn tells(&mut self, order: &str, kind: &str, cause: &str) {
-        self.of(order, "user.notified", cause, json!({ "kind": kind, "order_id": order }));
+        self.of(order, "user.notified", cause, &json!({ "kind": kind, "order_id": order }));
     }
 
     /// An event of an order, caused by its event of that name, or by a command.
-    fn of(&mut self, order: &str, kind: &str, cause: &str, data: Value) {
+    fn of(&mut self, order: &str, kind: &str, cause: &str, data: &Value) {
         let owner = kind.split('.').next().unwrap();
         let stream = match owner {
             "stock" => format!("reservation-{order}"),
@@ -154,7 +154,7 @@ impl Case {
         };
         let of_order = |event: &&Event| event.body.correlationid == order && event.kind() == cause;
         let cause = self.found.log.iter().find(of_order).map(|event| event.body.id.clone());
-        self.event(kind, &stream, order, cause, data);
+        self.event(kind, &stream, order, cause.as_deref(), data);
     }
 
     fn event(
@@ -162,8 +162,8 @@ impl Case {
         kind: &str,
         stream: &str,
         correlation: &str,
-        cause: Option<String>,
-        data: Value,
+        cause: Option<&str>,
+        data: &Value,
     ) {
         let position = self.found.log.len() + 1;
         let of_stream = self.found.log.iter().filter(|event| event.body.subject == stream);
@@ -173,7 +173,7 @@ impl Case {
             "event": {
                 "id": format!("e{position}"), "type": kind, "subject": stream,
                 "streamversion": of_stream.count() + 1, "correlationid": correlation,
-                "causationid": cause.unwrap_or_else(|| "command".to_owned()), "actor": actor,
+                "causationid": cause.unwrap_or("command"), "actor": actor,
                 "data": data,
             },
         });
@@ -392,7 +392,7 @@ fn a_step_that_happened_twice_is_doubled() {
 #[test]
 fn an_event_that_stands_twice_is_doubled() {
     let mut case = Case::clean();
-    case.event("order.placed", "order-of-others", "others", None, json!({}));
+    case.event("order.placed", "order-of-others", "others", None, &json!({}));
     case.found.log.last_mut().unwrap().body.id = "e1".to_owned();
     case.shows(&[Kind::Doubled], "the same event is at position 1");
 }
@@ -401,7 +401,7 @@ fn an_event_that_stands_twice_is_doubled() {
 fn money_that_came_in_twice_is_doubled() {
     let mut case = Case::clean();
     let amount = json!({ "user_id": ADA, "amount": { "amount": 10_000 } });
-    case.event("wallet.deposited", &format!("user-{ADA}"), "u", None, amount);
+    case.event("wallet.deposited", &format!("user-{ADA}"), "u", None, &amount);
     case.found.customers.get_mut(ADA).unwrap()["balance"]["available"]["amount"] = json!(19_800);
     case.shows(
         &[Kind::Doubled, Kind::Unbalanced],
@@ -607,7 +607,7 @@ fn places_that_say_different_things_are_contradicted() {
     case.shows(&[Kind::Contradicted], "its history shows 15 events");
 
     let mut case = Case::clean();
-    case.of(SHORT, "shipment.created", "order.rejected", json!({}));
+    case.of(SHORT, "shipment.created", "order.rejected", &json!({}));
     let verdict = case.verdict();
     let said = "it is rejected, and there is shipment.created";
     assert!(verdict.iter().any(|(kind, all)| *kind == Kind::Contradicted && all.contains(said)));
