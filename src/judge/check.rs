@@ -24,7 +24,7 @@ pub(crate) fn check(history: &History, found: &Found) -> Vec<Violation> {
     let stories = Story::all(&found.log, &history.tag);
     let mut violations = answers::check(history, found, &stories);
     violations.extend(stories::check(found, &stories));
-    violations.extend(books::check(history, found));
+    violations.extend(books::check(history, found, &stories));
     violations.extend(log::check(found, &stories));
     violations.extend(parked(found, &stories));
     violations

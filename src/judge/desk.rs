@@ -9,7 +9,7 @@ use waybill_runtime::Clock;
 
 use super::api::Api;
 use super::history::{Answer, Call, History, Sight, Wish};
-use crate::client::text;
+use crate::client::{number, text};
 
 /// How long one request may take before it is repeated.
 pub(crate) const TRY: Duration = Duration::from_secs(20);
@@ -111,7 +111,7 @@ impl Desk {
     }
 
     fn saw(&self, by: usize, order: String, shown: Option<&Value>, read: bool) {
-        let version = shown.map(|shown| text(shown, "version").parse().unwrap_or_default());
+        let version = shown.map(|shown| number(shown, "version"));
         self.history().sights.push(Sight { by, order, version, read });
     }
 

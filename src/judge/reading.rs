@@ -1,6 +1,7 @@
 //! Reads what is there in the end.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use serde_json::Value;
@@ -11,11 +12,14 @@ use super::api::Api;
 use super::found::{Event, Found, Parked};
 use super::violation::history_of;
 use super::world::World;
-use crate::client::text;
+use crate::client::{number, text};
 
 /// Questions that are asked at once.
 const AT_ONCE: usize = 8;
-/// The services that may park a message.
+/// How often it is looked whether a service has told what it knows, and the pause between.
+const LOOKS: u32 = 300;
+const PAUSE: Duration = Duration::from_millis(100);
+/// The services that tell what happened, and may park a message.
 const SERVICES: [&str; 4] = ["order", "inventory", "logistics", "user"];
 
 /// Reads all that concerns the run, with these orders and those listed, and all events since `start`.
@@ -27,6 +31,7 @@ pub(crate) async fn read(
     until: Timestamp,
 ) -> Result<Found, CannotJudge> {
     let mut found = Found { start, until, ..Found::default() };
+    relayed(api).await?;
     found.log = log(api, start).await?;
     for sku in &world.products {
         let product = api.get(&format!("/v1/products/{sku}"), &[]).await?;
@@ -42,6 +47,23 @@ pub(crate) async fn read(
     read_orders(api, &orders, &mut found).await?;
     found.parked = parked(api).await?;
     Ok(found)
+}
+
+/// Waits until what is answered by now is in the event store, or should be.
+async fn relayed(api: &Api) -> Result<(), CannotJudge> {
+    for service in SERVICES {
+        let path = format!("/v1/ops/{service}/outbox");
+        let mut head = None;
+        for _ in 0..LOOKS {
+            let outbox = api.get(&path, &[]).await?.unwrap_or_default();
+            let head = *head.get_or_insert_with(|| number(&outbox, "head"));
+            if number(&outbox, "position") >= head {
+                break;
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+    Ok(())
 }
 
 /// Every event since a position.

@@ -31,7 +31,7 @@ const PORTS: (u64, u64) = (20_000, 31_999);
 /// On Postgres each has a process of its own; the last answers for the event store.
 const SERVICES: [&str; 5] = ["order", "inventory", "logistics", "user", "audit"];
 /// Orders that nobody confirms for so long are cancelled, so that a run sees that too.
-const DEADLINE: &str = "15s";
+const DEADLINE: &str = "30s";
 
 /// Processes on fresh data. Killed, and the data removed, when it goes out of scope.
 #[derive(Debug)]

@@ -14,7 +14,7 @@ use super::dice::Dice;
 use super::found::Event;
 use super::history::Wish;
 use super::story::{Story, Waits};
-use crate::client::text;
+use crate::client::{number, text};
 
 /// The pause before the event store is looked at again.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -118,5 +118,5 @@ pub(crate) async fn newest(desk: &Desk) -> Result<i64, CannotJudge> {
     let query = [("direction", "desc".to_owned()), ("limit", "1".to_owned())];
     let page = desk.api.get("/v1/audit/events", &query).await?;
     let item = page.as_ref().and_then(|page| page.get("items")?.get(0));
-    Ok(item.map_or(0, |item| text(item, "position").parse().unwrap_or_default()))
+    Ok(item.map_or(0, |item| number(item, "position")))
 }

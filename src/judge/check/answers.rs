@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use crate::client::text;
+use crate::client::{number, text};
 use crate::judge::found::Found;
 use crate::judge::history::{Answer, Call, History, Wish};
 use crate::judge::story::Story;
@@ -234,9 +234,4 @@ fn never_back(history: &History) -> Vec<Violation> {
         }
     }
     violations
-}
-
-/// A number within a JSON value, by its path; 0 if it is not there.
-pub(super) fn number(value: &Value, path: &str) -> i64 {
-    text(value, path).parse().unwrap_or_default()
 }

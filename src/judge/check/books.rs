@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use super::answers::number;
 use super::stories::quantities;
-use crate::client::text;
+use crate::client::{number, text};
 use crate::judge::found::{Event, Found};
 use crate::judge::history::{History, Wish};
+use crate::judge::story::Story;
 use crate::judge::violation::{Kind, Violation};
 
 /// What there is of a product or in a wallet.
@@ -32,7 +32,11 @@ impl Book {
 /// A page of the books: of a product by its SKU, of a wallet by its owner's id.
 type Books = BTreeMap<String, Book>;
 
-pub(super) fn check(history: &History, found: &Found) -> Vec<Violation> {
+pub(super) fn check(
+    history: &History,
+    found: &Found,
+    stories: &BTreeMap<String, Story>,
+) -> Vec<Violation> {
     let mut violations = Vec::new();
     let mut stock: Books =
         found.products.keys().map(|sku| (sku.clone(), Book::default())).collect();
@@ -49,6 +53,10 @@ pub(super) fn check(history: &History, found: &Found) -> Vec<Violation> {
     let answered = answered(history);
     violations.extend(came_in(&answered, &stock, "/v1/products"));
     violations.extend(came_in(&answered, &money, "/v1/users"));
+    // What open orders move may have moved between two looks.
+    let moving = moving(stories);
+    stock.retain(|name, _| !moving.contains(name));
+    money.retain(|name, _| !moving.contains(name));
     violations.extend(stands(&stock, &found.products, "/v1/products", |shown| {
         (number(shown, "on_hand"), number(shown, "reserved"), number(shown, "available"))
     }));
@@ -171,6 +179,20 @@ fn came_in(answered: &BTreeMap<&str, i64>, books: &Books, path: &str) -> Vec<Vio
     violations
 }
 
+/// The products and customers of orders that are still open.
+fn moving(stories: &BTreeMap<String, Story>) -> BTreeSet<String> {
+    let open = stories.values().filter(|story| story.open().is_some());
+    let placed = open.flat_map(|story| story.named("order.placed"));
+    placed.flat_map(|event| parts(&event.body.data).into_keys()).collect()
+}
+
+/// What an order takes: of products by their SKUs, of money by the customer's id.
+fn parts(order: &Value) -> BTreeMap<String, i64> {
+    let mut parts = quantities(order);
+    parts.insert(text(order, "customer_id"), number(order, "total.amount"));
+    parts
+}
+
 /// What is shown is what the history makes.
 fn stands(
     books: &Books,
@@ -201,9 +223,7 @@ fn sold(answered: &BTreeMap<&str, i64>, found: &Found) -> Vec<Violation> {
     let mut taken: BTreeMap<String, i64> = BTreeMap::new();
     let mut unsettled: BTreeSet<String> = BTreeSet::new();
     for order in found.orders.values() {
-        let customer = text(order, "customer_id");
-        let mut parts = quantities(order);
-        parts.insert(customer, number(order, "total.amount"));
+        let parts = parts(order);
         match text(order, "status").as_str() {
             "completed" => {
                 for (name, amount) in parts {

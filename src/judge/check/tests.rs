@@ -614,6 +614,19 @@ fn places_that_say_different_things_are_contradicted() {
 }
 
 #[test]
+fn what_an_open_order_moves_between_two_looks_is_no_violation() {
+    let mut case = on_its_way("simulated", time(1_001));
+    let order = case.found.orders.get_mut(SENT).unwrap();
+    order["status"] = json!("delivered");
+    case.found.products.get_mut(SKU).unwrap()["on_hand"] = json!(7);
+    let kinds: BTreeSet<Kind> = case.verdict().into_iter().map(|(kind, _)| kind).collect();
+    assert!(
+        !kinds.contains(&Kind::Contradicted) && !kinds.contains(&Kind::Unbalanced),
+        "{kinds:?}"
+    );
+}
+
+#[test]
 fn a_request_that_is_in_order_is_not_to_be_refused() {
     let mut case = Case::clean();
     case.call("receipt", Wish::Receive { sku: SKU.to_owned(), quantity: 1 }, &json!({}));
