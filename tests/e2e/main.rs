@@ -46,6 +46,7 @@ mod faults;
 mod hostile;
 mod idempotency;
 mod journeys;
+mod judge;
 mod load;
 mod metrics;
 mod peers;

@@ -122,7 +122,7 @@ pub(crate) async fn run(arguments: &[String]) -> Ended {
 }
 
 /// Runs a command to its end, which must come within this time.
-pub(super) async fn finish(command: Command, within: Duration) -> Ended {
+pub(crate) async fn finish(command: Command, within: Duration) -> Ended {
     let shown = format!("{command:?}");
     let mut command = tokio::process::Command::from(command);
     let output = command.stdin(Stdio::null()).kill_on_drop(true).output();
