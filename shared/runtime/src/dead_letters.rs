@@ -326,6 +326,29 @@ pub(crate) async fn counts(pool: &AnyPool) -> Result<Vec<(DeadLetterStatus, i64)
     Ok(open.map(count).into())
 }
 
+/// Counts the first attempt at each of these messages, in a transaction of its own, before it runs;
+/// whether it is the first for all, without which nothing is counted.
+pub(crate) async fn count_first_attempts(
+    connection: &mut AnyConnection,
+    message_ids: &[String],
+) -> Result<bool, StoreError> {
+    let ids = serde_json::to_string(message_ids)?;
+    let counted: i64 = sqlx::query_scalar(
+        "select count(*) from attempts where message_id in (select atom from json_each($1))",
+    )
+    .bind(ids.clone())
+    .fetch_one(&mut *connection)
+    .await?;
+    if counted > 0 {
+        return Ok(false);
+    }
+    sqlx::query("insert into attempts (message_id, number) select atom, 1 from json_each($1)")
+        .bind(ids)
+        .execute(connection)
+        .await?;
+    Ok(true)
+}
+
 /// Counts an attempt at a message, in a transaction of its own, before it runs.
 pub(crate) async fn count_attempt(
     connection: &mut AnyConnection,

@@ -44,7 +44,7 @@ pub struct Writer<S: Service> {
     core: Arc<Core<S>>,
     hears: String,
     consumer: Option<Consumer>,
-    /// Messages still to be handled one by one, each attempt counted.
+    /// Messages still to be handled with each attempt counted.
     careful: usize,
     /// Whether a dead letter that is being tried again may have ended the last run.
     careful_retries: bool,
@@ -53,6 +53,8 @@ pub struct Writer<S: Service> {
     /// An attempt that is counted and has not come to an end, because the database was in trouble:
     /// that is not the message's fault, so going on with it is not one more.
     open_attempt: Option<(String, i64)>,
+    /// The same of messages that were begun together.
+    open_together: Vec<String>,
     unit_size: usize,
     next_due: Option<Timestamp>,
 }
@@ -68,6 +70,7 @@ impl<S: Service> Writer<S> {
             careful_retries: false,
             unclean_runs: Vec::new(),
             open_attempt: None,
+            open_together: Vec::new(),
             unit_size: limits::UNIT_MESSAGES,
             next_due: Some(Timestamp(0)),
         }

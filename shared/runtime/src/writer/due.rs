@@ -32,11 +32,31 @@ impl<S: Service> Writer<S> {
                 }
                 other => return other.map(|()| Step::Did(count)),
             }
+        } else if self.timers_with_care(&due).await? {
+            return Ok(Step::Did(count));
         }
         for timer in due.into_iter().take(limits::CAREFUL_MESSAGES) {
             self.timer_with_care(timer).await?;
         }
         Ok(Step::Did(count))
+    }
+
+    /// Timers of which one may have ended the last run, as one unit, the attempt committed before it
+    /// runs. Not so if that was tried before: then each must go by itself.
+    async fn timers_with_care(&mut self, due: &[StoredTimer]) -> Result<bool, StoreError> {
+        let core = Arc::clone(&self.core);
+        let mut unit = Unit::begin(&core).await?;
+        let set = timers::still_set(unit.turn(), &due.iter().collect::<Vec<_>>()).await?;
+        let ids = due.iter().map(StoredTimer::id).filter(|id| set.contains(id)).collect();
+        if !self.begin_together(unit, ids).await? {
+            return Ok(false);
+        }
+        let tried = self.try_timers(due).await;
+        match tried {
+            Err(cause) if !cause.is_about_data() => return Err(cause),
+            _ => self.open_together.clear(),
+        }
+        Ok(tried.is_ok())
     }
 
     async fn try_timers(&mut self, due: &[StoredTimer]) -> Result<(), StoreError> {

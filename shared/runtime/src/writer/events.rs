@@ -45,11 +45,7 @@ impl<S: Service> Writer<S> {
         self.read_checkpoint().await?;
         // Put back at the end: after trouble on the way it is read from the database again.
         let Some(mut consumer) = self.consumer.take() else { return Ok(Step::Idle) };
-        let limit = match self.careful {
-            0 => limit,
-            // Few at a time: each takes two commits, and commands wait meanwhile.
-            careful => limit.min(careful).min(limits::CAREFUL_MESSAGES),
-        };
+        let limit = if self.careful > 0 { limit.min(self.careful) } else { limit };
         let page = core.event_store.page(consumer.seen.anchor.position, &self.hears, limit).await?;
         verify_anchor::<S>(&consumer.seen.anchor, &page)?;
         let Some(end) = page.end else {
@@ -94,8 +90,37 @@ impl<S: Service> Writer<S> {
         }
     }
 
-    /// One event after the other, each attempt committed before it runs, so that a crash counts.
+    /// Events of which one may have ended the last run, as one unit: the attempt is committed before
+    /// it runs, so that a crash counts. If it has come to no end before, they go one by one.
     async fn events_with_care(&mut self, events: &[Kept], end: Anchor) -> Result<(), StoreError> {
+        let core = Arc::clone(&self.core);
+        let unit = Unit::begin(&core).await?;
+        if !self.is_next(&unit) {
+            return self.start_over(unit).await;
+        }
+        if !self.begin_together(unit, events.iter().map(Kept::id).collect()).await? {
+            // Few at a time: each takes two commits, and commands wait meanwhile.
+            let few = &events[..events.len().min(limits::CAREFUL_MESSAGES)];
+            let end = match few.last() {
+                Some(Kept::Event(last)) if few.len() < events.len() => last.anchor(&end.log_id),
+                _ => end,
+            };
+            return self.events_one_by_one(few, end).await;
+        }
+        match self.try_events(events, end).await {
+            // Counted by now: one by one next time.
+            Err(cause) if cause.is_about_data() => self.open_together.clear(),
+            other => {
+                other?;
+                self.open_together.clear();
+                self.careful = self.careful.saturating_sub(events.len());
+            }
+        }
+        if self.careful == 0 { self.careful_stretch_over().await } else { Ok(()) }
+    }
+
+    /// One event after the other, each attempt committed before it runs.
+    async fn events_one_by_one(&mut self, events: &[Kept], end: Anchor) -> Result<(), StoreError> {
         for event in events {
             let Kept::Event(stored) = event else { continue };
             let place = stored.anchor(&end.log_id);
@@ -261,6 +286,7 @@ impl<S: Service> Writer<S> {
         self.consumer = None;
         // The other one found the attempts of this one counted, and settles them.
         self.open_attempt = None;
+        self.open_together.clear();
         unit.rollback().await
     }
 
