@@ -5,6 +5,7 @@
 //! its end, and all invariants must hold.
 //!
 //! # Layout, in reading order
+//! - [`run_many`]: many runs, several at once.
 //! - [`run`]: one run, from its seed to what it came to.
 //! - `storm`: what may happen next; `calm`: how everything comes to its end.
 //! - `world`: the system, and all that can be done to it; `site`, `replica`: its services.
@@ -15,6 +16,7 @@
 //! - `chance`, `template`: everything random; empty databases.
 
 mod calm;
+mod campaign;
 mod chance;
 mod desk;
 mod fault;
@@ -31,6 +33,7 @@ mod template;
 mod watch;
 mod world;
 
+pub use campaign::{Campaign, Plan, run_many, run_one};
 pub use log::Log;
 pub use tally::{Branch, Fault, Tally};
 pub use template::Template;
