@@ -461,4 +461,19 @@ mod tests {
             sqlx::query_scalar("select sqlite_version()").fetch_one(&pool).await.unwrap();
         check_sqlite_version(&version).unwrap();
     }
+
+    #[tokio::test]
+    async fn every_connection_syncs_at_every_commit() {
+        let folder = tempfile::tempdir().unwrap();
+        let location = Location::Folder(folder.path().to_owned());
+        let database = Database::open(&location, "owner", |_| Vec::new(), Migrations::Apply);
+        let database = database.await.unwrap();
+        for pool in [&database.write, &database.read] {
+            let mode: String =
+                sqlx::query_scalar("pragma journal_mode").fetch_one(pool).await.unwrap();
+            let level: i64 =
+                sqlx::query_scalar("pragma synchronous").fetch_one(pool).await.unwrap();
+            assert_eq!((mode.as_str(), level), ("wal", 2), "2 is `full`");
+        }
+    }
 }

@@ -19,6 +19,8 @@ pub(crate) struct Watch {
     connection: SqliteConnection,
     /// The newest checkpoint seen of each service.
     checkpoints: BTreeMap<Name, Checkpoint>,
+    /// Up to where the outbox of each service was looked at.
+    looked_at: BTreeMap<Name, i64>,
 }
 
 /// A consumer's checkpoint.
@@ -32,7 +34,8 @@ pub(crate) struct Checkpoint {
 impl Watch {
     pub(crate) async fn open(folder: &Path) -> anyhow::Result<Self> {
         let connection = SqliteConnectOptions::new().filename(":memory:").connect().await?;
-        let mut watch = Self { connection, checkpoints: BTreeMap::new() };
+        let mut watch =
+            Self { connection, checkpoints: BTreeMap::new(), looked_at: BTreeMap::new() };
         for name in Name::ALL {
             watch.attach(folder, name.as_str()).await?;
         }
@@ -96,6 +99,40 @@ impl Watch {
         }
         before.clone_from(&now);
         Ok(now)
+    }
+
+    /// Checks what the service has written since it was last looked at: each effect of an event came
+    /// with the mark that the event is handled, and none overtook an event of its lane that is
+    /// parked. Positions tell that only in the event store in which events were parked.
+    pub(crate) async fn effects(
+        &mut self,
+        name: Name,
+        checkpoint: &Checkpoint,
+        store_replaced: bool,
+    ) -> anyhow::Result<()> {
+        let looked_at = self.looked_at.entry(name).or_default();
+        let sql = format!(
+            "select o.position, o.type, e.source, e.source_position, \
+             exists (select 1 from \"{name}\".dead_letters d where d.lane = e.correlation_id \
+             and d.status in ('parked', 'waiting', 'retrying') and d.position < e.position) \
+             from \"{name}\".outbox o join event_store.event e on e.id = o.causation_id \
+             where o.position > {looked_at} and e.source <> '{name}' order by o.position"
+        );
+        let effects: Vec<(i64, String, String, i64, bool)> =
+            sqlx::query_as(AssertSqlSafe(sql)).fetch_all(&mut self.connection).await?;
+        for (position, kind, source, source_position, overtook) in effects {
+            let handled = checkpoint.sources.get(&source).map_or(0, |mark| mark.0);
+            ensure!(
+                source_position <= handled,
+                "{name} wrote {kind} for event {source_position} of {source}, marked up to {handled}"
+            );
+            ensure!(
+                store_replaced || !overtook,
+                "{name} wrote {kind} for an event whose lane is held back before it"
+            );
+            *looked_at = (*looked_at).max(position);
+        }
+        Ok(())
     }
 
     /// Rows of texts.

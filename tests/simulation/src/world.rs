@@ -249,7 +249,10 @@ impl World {
         if rewound && checkpoint.position > 0 {
             self.rewound.retain(|other| *other != name);
         }
-        if kind == Kind::Relay { self.hear().await } else { Ok(()) }
+        if kind == Kind::Relay {
+            return self.hear().await;
+        }
+        self.watch.effects(name, &checkpoint, self.store_replaced).await
     }
 
     /// Notes for paused replicas that another one changed something.
