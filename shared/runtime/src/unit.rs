@@ -324,6 +324,9 @@ impl<'a, S: Service> Unit<'a, S> {
             changed = save.changed;
         }
         let next_due = self.timers.values().flatten().map(|timer| timer.due_at).min();
+        if self.attempts_left {
+            timers::settle_attempts(&mut self.turn, &self.timers).await?;
+        }
         timers::change(&mut self.turn, &self.timers).await?;
         let now = self.began;
         answers::store(&mut self.turn, &closing.answers, now).await?;

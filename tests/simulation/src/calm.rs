@@ -25,25 +25,16 @@ pub(crate) async fn settle_down(world: &mut World) -> anyhow::Result<()> {
     come_to_rest(world).await?;
     world.everything_parked_is_listed().await?;
     poison::repair_all();
-    for round in 0.. {
-        let parked = retry_all(world).await?;
-        let asked = ask_again(world)?;
-        let brought = bring_all(world).await?;
-        come_to_rest(world).await?;
-        // Past every deadline, and past the time that a checkpoint may be unsaved: twice, for the
-        // consumer that finds then that another one has moved it, and reads it again.
-        for _ in 0..2 {
-            world.pass(LONG);
-            come_to_rest(world).await?;
-        }
-        if !parked && !asked && !brought {
+    for _ in 0..ROUNDS {
+        let wanted = retry_all(world).await? | ask_again(world)? | bring_all(world).await?;
+        // Past every deadline, and past the time that a checkpoint may be unsaved.
+        world.pass(LONG);
+        let did = come_to_rest(world).await?;
+        if !wanted && !did {
             return Ok(());
         }
-        if round > ROUNDS {
-            bail!("there is no end of retries");
-        }
     }
-    Ok(())
+    bail!("there is no end of retries")
 }
 
 /// Wakes every paused replica, and ends all but one of each service.
@@ -60,16 +51,16 @@ async fn one_replica_each(world: &mut World) -> anyhow::Result<()> {
 }
 
 /// Takes steps until none of them does anything: only those that have something to do, as far as is
-/// known, and in the end all.
-pub(crate) async fn come_to_rest(world: &mut World) -> anyhow::Result<()> {
+/// known, and in the end all. Whether any did.
+pub(crate) async fn come_to_rest(world: &mut World) -> anyhow::Result<bool> {
     let mut thorough = true;
-    for _ in 0..ROUNDS {
+    for round in 0..ROUNDS {
         world.busy = false;
         for name in Name::ALL {
-            round(world, *name, thorough).await?;
+            steps(world, *name, thorough).await?;
         }
         if thorough && !world.busy {
-            return Ok(());
+            return Ok(round > 0);
         }
         thorough = !world.busy;
     }
@@ -77,30 +68,27 @@ pub(crate) async fn come_to_rest(world: &mut World) -> anyhow::Result<()> {
 }
 
 /// Steps of each replica of the service, of which there is at least one.
-async fn round(world: &mut World, name: Name, thorough: bool) -> anyhow::Result<()> {
+async fn steps(world: &mut World, name: Name, thorough: bool) -> anyhow::Result<()> {
     if at!(world, name, site => site.empty().len()) == REPLICAS {
         world.open(name, 0).await?;
     }
     for index in 0..REPLICAS {
-        let started = at!(world, name, site => {
-            site.replicas[index].as_ref().is_some_and(|replica| replica.started)
+        let (started, asked) = at!(world, name, site => {
+            let started = site.replicas[index].as_ref().is_some_and(|replica| replica.started);
+            (started, site.desk.waiting_for(index) > 0)
         });
-        if !started {
-            world.step(name, index, Kind::Start, None).await?;
-        }
-        let waiting = at!(world, name, site => site.desk.waiting_for(index) > 0);
-        if waiting {
-            world.step(name, index, Kind::Commands(100), None).await?;
-        }
-        if thorough {
-            world.step(name, index, Kind::Timers(100), None).await?;
-            world.step(name, index, Kind::Retries(100), None).await?;
-        }
-        if thorough || world.unread.contains(&name) {
-            world.step(name, index, Kind::Events(100), None).await?;
-        }
-        if thorough || world.unrelayed.contains(&name) {
-            world.step(name, index, Kind::Relay, None).await?;
+        let due = [
+            (!started, Kind::Start),
+            (asked, Kind::Commands(100)),
+            (thorough, Kind::Timers(100)),
+            (thorough || world.retrying.contains(&name), Kind::Retries(100)),
+            (thorough || world.unread.contains(&name), Kind::Events(100)),
+            (thorough || world.unrelayed.contains(&name), Kind::Relay),
+        ];
+        for (_, kind) in due.into_iter().filter(|(due, _)| *due) {
+            world.step(name, index, kind, None).await?;
+            // Where the run's ambush was waiting.
+            world.wake(name, index).await?;
         }
     }
     Ok(())

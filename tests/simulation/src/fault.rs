@@ -1,7 +1,7 @@
 //! What happens inside one step: the plan that its failpoints follow, and the gate at which the
 //! scheduler waits for a replica that paused or ended there.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Notify;
@@ -10,11 +10,13 @@ use waybill_runtime::failpoints::{Action, CommitPoint, Moment, Reached};
 use crate::poison;
 use crate::tally::Fault;
 
-/// A fault, and at which of the places where it can happen: the first, the second, … of the step.
-#[derive(Clone, Copy, Debug)]
+/// What is to happen inside a step, if it gets there.
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Planned {
-    pub(crate) fault: Fault,
-    pub(crate) skip: usize,
+    /// A fault, and how often its moment passes before it happens.
+    pub(crate) fault: Option<(Fault, usize)>,
+    /// A fault that waits for this very transaction.
+    pub(crate) ambush: Option<(CommitPoint, Fault)>,
 }
 
 /// Between a step and the scheduler.
@@ -50,27 +52,30 @@ impl Gate {
 
 /// What a step's failpoints do.
 pub(crate) fn plan(
-    planned: Option<Planned>,
+    planned: Planned,
     gate: Arc<Gate>,
 ) -> impl Fn(Reached) -> Action + Send + Sync + 'static {
-    let left = AtomicUsize::new(planned.map_or(0, |planned| planned.skip));
-    let done = AtomicUsize::new(0);
+    let passed = AtomicUsize::new(0);
+    let done = AtomicBool::new(false);
     move |reached| {
         // A message that takes its process down is never committed.
         if reached.moment == Moment::Before && poison::is_deadly() {
             return act(Fault::EndBeforeCommit, reached, &gate);
         }
-        let Some(Planned { fault, .. }) = planned else { return Action::Pass };
-        let here = reached.moment == fault.moment() && reached.point != CommitPoint::Inquiry;
-        if !here
-            || left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)).is_ok()
-        {
-            return Action::Pass;
+        let sprung = planned
+            .ambush
+            .filter(|(point, fault)| (*point, fault.moment()) == (reached.point, reached.moment))
+            .map(|(_, fault)| fault);
+        let timely = planned
+            .fault
+            .filter(|(fault, _)| fault.moment() == reached.moment)
+            .filter(|_| reached.point != CommitPoint::Inquiry)
+            .filter(|(_, skip)| passed.fetch_add(1, Ordering::SeqCst) >= *skip)
+            .map(|(fault, _)| fault);
+        match sprung.or(timely) {
+            Some(fault) if !done.swap(true, Ordering::SeqCst) => act(fault, reached, &gate),
+            _ => Action::Pass,
         }
-        if done.fetch_add(1, Ordering::SeqCst) > 0 {
-            return Action::Pass;
-        }
-        act(fault, reached, &gate)
     }
 }
 

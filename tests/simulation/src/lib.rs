@@ -70,8 +70,7 @@ async fn live(world: &mut World, seed: u64) -> anyhow::Result<()> {
     people::begin(world)?;
     calm::come_to_rest(world).await?;
     people::go_on(world)?;
-    calm::come_to_rest(world).await?;
-    let weather = Weather::of(world);
+    let weather = Weather::of(world, seed);
     world.log.line(format_args!("{weather:?}"));
     poison::begin(seed, weather.poisoned);
     storm::rage(world, weather).await?;

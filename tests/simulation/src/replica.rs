@@ -120,11 +120,15 @@ impl<S: Service> Replica<S> {
     pub(crate) async fn step(
         &mut self,
         kind: Kind,
-        planned: Option<Planned>,
+        planned: Planned,
     ) -> (Stepped, Vec<(Reached, Fault)>) {
-        let State::Resting(mut running) = std::mem::replace(&mut self.state, State::Moving) else {
+        let mut running = match std::mem::replace(&mut self.state, State::Moving) {
+            State::Resting(running) => running,
             // It is paused: nothing happens before it is woken.
-            return (Stepped::Paused, Vec::new());
+            other => {
+                self.state = other;
+                return (Stepped::Paused, Vec::new());
+            }
         };
         let gate = Arc::new(Gate::default());
         let (plan, ending) = (plan(planned, Arc::clone(&gate)), Arc::clone(&gate));

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use waybill_runtime::DeadLetterStatus;
+use waybill_runtime::failpoints::CommitPoint;
 
-use crate::fault::Planned;
 use crate::people::{self, Wish};
 use crate::poison;
 use crate::replica::Kind;
 use crate::site::REPLICAS;
-use crate::tally::{Branch, Fault};
+use crate::tally::{self, Branch, Fault};
 use crate::world::{Name, World, at};
 
 /// What this run is like. Each run has much of some troubles and little of others: two that are both
@@ -66,8 +66,16 @@ enum Happening {
 }
 
 impl Weather {
-    /// The weather of a run.
-    pub(crate) fn of(world: &mut World) -> Self {
+    /// The weather of a run, and its ambush: the seeds take turns with the places where faults can
+    /// happen, so that a few runs reach all of them.
+    pub(crate) fn of(world: &mut World, seed: u64) -> Self {
+        let ambush = tally::nth_fault(seed);
+        world.ambush = Some(ambush);
+        let (retries, stops) = match ambush.0 {
+            CommitPoint::Attempt | CommitPoint::ParkedEvent | CommitPoint::Retries => (true, false),
+            CommitPoint::RunEnded => (false, true),
+            _ => (false, false),
+        };
         let chance = &mut world.chance;
         let mut some = |much: u32| *chance.pick(&[0, much / 4, much]);
         let weights = Weights {
@@ -79,7 +87,7 @@ impl Weather {
             clocks: some(6),
             crashes: some(16),
             all_crash: some(4),
-            stops: some(8),
+            stops: if stops { 20 } else { some(8) },
             opens: 20 + some(40),
             wakes: 30 + some(60),
             operator: 10 + some(60),
@@ -88,7 +96,7 @@ impl Weather {
         };
         let faulty_steps = some(60);
         let happenings = 160 + chance.below(200);
-        let poisoned = *chance.pick(&[0, 0, 60, 12]);
+        let poisoned = if retries { 5 } else { *chance.pick(&[0, 0, 60, 12]) };
         let discarded = *chance.pick(&[2, 50]);
         Self { happenings, faulty_steps, poisoned, discarded, weights }
     }
@@ -158,13 +166,14 @@ async fn step(world: &mut World, name: Name, faulty: u32) -> anyhow::Result<()> 
     });
     let limit = *world.chance.pick(&[1, 2, 5, 100]);
     let (unread, unrelayed) = (world.unread.contains(&name), world.unrelayed.contains(&name));
+    let retrying = world.retrying.contains(&name);
     let kind = if started {
         world.chance.weighted(&[
             (if unread { 40 } else { 4 }, Kind::Events(limit)),
             (if unrelayed { 30 } else { 2 }, Kind::Relay),
             (if asked { 30 } else { 0 }, Kind::Commands(limit)),
             (6, Kind::Timers(limit)),
-            (3, Kind::Retries(limit)),
+            (if retrying { 30 } else { 1 }, Kind::Retries(limit)),
             (1, Kind::Prune),
         ])
     } else {
@@ -177,16 +186,17 @@ async fn step(world: &mut World, name: Name, faulty: u32) -> anyhow::Result<()> 
         Kind::Prune => false,
         _ => true,
     };
-    let planned = some_fault(world, if likely { faulty } else { faulty / 8 });
-    world.step(name, index, kind, planned).await
+    let fault = some_fault(world, if likely { faulty } else { faulty / 8 });
+    world.step(name, index, kind, fault).await
 }
 
-fn some_fault(world: &mut World, percent: u32) -> Option<Planned> {
+/// A fault, and how often its moment passes before it happens.
+fn some_fault(world: &mut World, percent: u32) -> Option<(Fault, usize)> {
     if !world.chance.percent(percent) {
         return None;
     }
     let fault = *world.chance.pick(Fault::ALL);
-    Some(Planned { fault, skip: *world.chance.pick(&[0, 0, 0, 1, 2]) })
+    Some((fault, *world.chance.pick(&[0, 0, 0, 1, 2])))
 }
 
 fn wish(world: &mut World) -> anyhow::Result<()> {
@@ -228,8 +238,8 @@ async fn all_crash(world: &mut World) -> anyhow::Result<()> {
 async fn stop(world: &mut World, name: Name, faulty: u32) -> anyhow::Result<()> {
     let resting = at!(world, name, site => site.resting());
     let Some(index) = world.chance.any(&resting).copied() else { return Ok(()) };
-    let planned = some_fault(world, faulty);
-    world.step(name, index, Kind::Stop, planned).await?;
+    let fault = some_fault(world, faulty);
+    world.step(name, index, Kind::Stop, fault).await?;
     // A replica that paused in its end may go on and end later; whoever is killed instead crashes.
     if at!(world, name, site => site.resting()).contains(&index) {
         world.tally.reach(Branch::Stopped);

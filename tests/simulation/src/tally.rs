@@ -101,8 +101,6 @@ text_enum! {
         MoneyRefunded = "spent money was refunded",
         /// An order's end came to user before its beginning.
         MoneyTombstone = "user heard an end first",
-        /// A cancel came to logistics before the order's confirmation.
-        ParcelTombstone = "logistics heard a cancel first",
     }
 }
 
@@ -172,6 +170,13 @@ const FAULTY: &[CommitPoint] = &[
     CommitPoint::RunsForgotten,
     CommitPoint::Append,
 ];
+
+/// One of the faults that must be reached.
+pub(crate) fn nth_fault(number: u64) -> (CommitPoint, Fault) {
+    let faults = Fault::ALL.len();
+    let number = usize::try_from(number % 1_000_000).unwrap_or(0) % (FAULTY.len() * faults);
+    (FAULTY[number / faults], Fault::ALL[number % faults])
+}
 
 impl Tally {
     /// Of one run, that has just begun.

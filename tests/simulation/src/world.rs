@@ -10,7 +10,7 @@ use waybill_contract::{Event, LogisticsEvent, OrderId, ShipmentId};
 use waybill_inventory::InventoryService;
 use waybill_logistics::LogisticsService;
 use waybill_order::OrderService;
-use waybill_runtime::failpoints::Reached;
+use waybill_runtime::failpoints::{CommitPoint, Reached};
 use waybill_runtime::fold;
 use waybill_runtime::{
     Clock, EventStore, Filter, Ids, Location, Migrations, Position, Step, StoreError, StoredEvent,
@@ -22,7 +22,7 @@ use crate::chance::{self, Chance};
 use crate::fault::Planned;
 use crate::log::Log;
 use crate::poison;
-use crate::replica::{Kind, OwnClock, Stepped};
+use crate::replica::{Kind, OwnClock, Replica, Stepped};
 use crate::site::Site;
 use crate::tally::{Branch, Fault, Tally};
 use crate::template::{BEGINNING, EVENT_STORE, Template};
@@ -81,6 +81,10 @@ pub(crate) struct World {
     pub(crate) watch: Watch,
     /// Every parcel that was made, as far as the world has heard.
     pub(crate) parcels: Vec<(OrderId, ShipmentId)>,
+    /// A fault that waits for the first transaction of one kind.
+    pub(crate) ambush: Option<(CommitPoint, Fault)>,
+    /// Services of which dead letters are to be tried again.
+    pub(crate) retrying: BTreeSet<Name>,
     /// The lanes of which an operator gave something up.
     pub(crate) unsettled: BTreeSet<String>,
     /// Whether a step has done something since this was last unset.
@@ -131,6 +135,8 @@ impl World {
             logistics: Site::new(waybill_logistics::Settings { carrier, packing, transit }),
             watch: Watch::open(folder.path()).await?,
             parcels: Vec::new(),
+            ambush: None,
+            retrying: BTreeSet::new(),
             unsettled: BTreeSet::new(),
             busy: false,
             unrelayed: BTreeSet::new(),
@@ -172,8 +178,9 @@ impl World {
         name: Name,
         index: usize,
         kind: Kind,
-        planned: Option<Planned>,
+        fault: Option<(Fault, usize)>,
     ) -> anyhow::Result<()> {
+        let planned = Planned { fault, ambush: self.ambush };
         let (stepped, happened) = at!(self, name, site => {
             let Some(replica) = &mut site.replicas[index] else { return Ok(()) };
             replica.step(kind, planned).await
@@ -208,7 +215,9 @@ impl World {
         self.log.line(format_args!("{name}/{index} {kind:?}: {stepped:?} {happened:?}"));
         for (reached, fault) in &happened {
             self.tally.fault(reached.point, *fault);
+            self.ambush = self.ambush.filter(|ambush| *ambush != (reached.point, *fault));
         }
+        let nothing = matches!(stepped, Stepped::Ended(Ok(Step::Idle))) && happened.is_empty();
         match stepped {
             Stepped::Ended(Ok(Step::Did(did))) if did > 0 => {
                 self.busy = true;
@@ -222,6 +231,7 @@ impl World {
             Stepped::Ended(Ok(Step::Idle)) => match kind {
                 Kind::Relay => drop(self.unrelayed.remove(&name)),
                 Kind::Events(_) => drop(self.unread.remove(&name)),
+                Kind::Retries(_) => drop(self.retrying.remove(&name)),
                 _ => {}
             },
             Stepped::Ended(Ok(Step::Did(_))) | Stepped::Paused => self.busy = true,
@@ -232,6 +242,7 @@ impl World {
                 self.rewind(name).await?;
             }
             Stepped::Ended(Err(error)) => {
+                self.busy = true;
                 let excused = error.is_passing() && !happened.is_empty();
                 ensure!(excused, "{name}/{index} {kind:?} failed by itself: {error}");
             }
@@ -244,6 +255,9 @@ impl World {
             }
         }
         self.collect_answers(name)?;
+        if nothing {
+            return Ok(());
+        }
         let rewound = self.rewound.contains(&name);
         let checkpoint = self.watch.checkpoint(name, rewound).await?;
         if rewound && checkpoint.position > 0 {
@@ -306,7 +320,7 @@ impl World {
         let clock = match name {
             None => Some(&mut self.store_clock),
             Some(name) => at!(self, name, site => {
-                site.replicas[index].as_mut().map(|replica| replica.clock())
+                site.replicas[index].as_mut().map(Replica::clock)
             }),
         };
         if let Some(clock) = clock {

@@ -27,7 +27,7 @@ pub(super) struct Story {
 const REPEATABLE: &str = "shipment.in_transit";
 
 /// The stories of all orders, by their ids.
-pub(super) fn stories(events: &[(&StoredEvent, Event)]) -> anyhow::Result<BTreeMap<String, Story>> {
+pub(super) fn stories(events: &[(&StoredEvent, Event)]) -> BTreeMap<String, Story> {
     let mut stories = BTreeMap::<String, Story>::new();
     let mut users = Vec::new();
     for (StoredEvent { envelope, .. }, event) in events {
@@ -54,7 +54,7 @@ pub(super) fn stories(events: &[(&StoredEvent, Event)]) -> anyhow::Result<BTreeM
     for story in stories.values_mut() {
         story.customer_is_known = users.contains(&story.customer);
     }
-    Ok(stories)
+    stories
 }
 
 impl Story {
@@ -233,7 +233,6 @@ impl Story {
             (is("payment.authorized") && is("payment.released"), Branch::MoneyReleased),
             (is("payment.refunded"), Branch::MoneyRefunded),
             (is("payment.released") && !is("payment.authorized"), Branch::MoneyTombstone),
-            (is("shipment.cancelled") && !is("shipment.created"), Branch::ParcelTombstone),
         ];
         taken.into_iter().filter(|(is, _)| *is).for_each(|(_, branch)| tally.reach(branch));
     }
