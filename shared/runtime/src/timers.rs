@@ -100,6 +100,26 @@ pub(crate) async fn still_set(
     Ok(ids.into_iter().collect())
 }
 
+/// Forgets the attempts at timers that are about to be cleared or set anew: whoever counted them may
+/// have ended before it could settle them, and nobody will try those timers again.
+pub(crate) async fn settle_attempts(
+    connection: &mut AnyConnection,
+    changes: &BTreeMap<String, Option<StoredTimer>>,
+) -> Result<(), StoreError> {
+    if changes.is_empty() {
+        return Ok(());
+    }
+    let keys: Vec<&String> = changes.keys().collect();
+    sqlx::query(
+        "delete from attempts where message_id in (select event_id || '.' || timer_key \
+         from timers where timer_key in (select atom from json_each($1)))",
+    )
+    .bind(serde_json::to_string(&keys)?)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
 /// Sets and clears timers by key.
 pub(crate) async fn change(
     connection: &mut AnyConnection,
