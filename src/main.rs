@@ -42,6 +42,10 @@ const STUCK: Duration = Duration::from_secs(1);
 fn main() -> ExitCode {
     let cli = Cli::parse();
     log(cli.quiet_by_default());
+    #[cfg(feature = "failpoints")]
+    if let Err(error) = waybill_runtime::failpoints::arm_from_environment() {
+        return complain(&error.into());
+    }
     let traces = match Traces::start(&cli) {
         Ok(traces) => traces,
         Err(error) => return complain(&error.into()),

@@ -1,6 +1,7 @@
 //! An owner's database, and the one home of what differs between SQLite and Postgres:
 //! how it is found and opened, its session settings, the turn, snapshots, and the checks at start.
 
+use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use sqlx::{
 };
 
 use crate::error::StoreError;
+use crate::failpoints::{CommitPoint, Moment, Place};
 use crate::limits;
 use crate::migrate::{self, Migration, Migrations, SchemaError};
 
@@ -117,8 +119,40 @@ pub struct Database {
     read: AnyPool,
 }
 
-/// A transaction that holds its owner's turn.
-pub(crate) type Turn = Transaction<'static, Any>;
+/// A transaction that holds its owner's turn. Dropped without a commit, it leaves nothing behind.
+#[derive(Debug)]
+pub(crate) struct Turn {
+    transaction: Transaction<'static, Any>,
+    place: Place,
+}
+
+impl Turn {
+    /// Commits everything that was written.
+    pub(crate) async fn commit(self) -> Result<(), sqlx::Error> {
+        self.place.reach(Moment::Before).await?;
+        self.transaction.commit().await?;
+        self.place.reach(Moment::After).await
+    }
+
+    /// Takes everything back that was written.
+    pub(crate) async fn rollback(self) -> Result<(), sqlx::Error> {
+        self.transaction.rollback().await
+    }
+}
+
+impl Deref for Turn {
+    type Target = AnyConnection;
+
+    fn deref(&self) -> &AnyConnection {
+        &self.transaction
+    }
+}
+
+impl DerefMut for Turn {
+    fn deref_mut(&mut self) -> &mut AnyConnection {
+        &mut self.transaction
+    }
+}
 
 impl Database {
     /// Opens an owner's database, creating it where it may, and checks it.
@@ -160,15 +194,18 @@ impl Database {
     ///
     /// On Postgres the row is locked and not changed. On SQLite the transaction begins as a writer,
     /// so that it never has to become one half-way, which fails at once if another wrote since.
-    pub(crate) async fn take_turn(&self) -> Result<Turn, StoreError> {
-        match self.dialect {
-            Dialect::Sqlite => Ok(self.write.begin_with("begin immediate").await?),
+    pub(crate) async fn take_turn(&self, point: CommitPoint) -> Result<Turn, StoreError> {
+        let place = Place::of(self.owner, point);
+        place.reach(Moment::Turn).await?;
+        let transaction = match self.dialect {
+            Dialect::Sqlite => self.write.begin_with("begin immediate").await?,
             Dialect::Postgres => {
                 let mut turn = self.begin().await?;
                 sqlx::query("select owner from turn for update").execute(&mut *turn).await?;
-                Ok(turn)
+                turn
             }
-        }
+        };
+        Ok(Turn { transaction, place })
     }
 
     /// A connection that may write, for what needs no turn.
@@ -188,7 +225,7 @@ impl Database {
 
     /// Begins a transaction on a connection that is alive. Those of the pool may all have been cut
     /// while nobody used them; nothing was asked of them yet, so there is no harm in trying again.
-    pub(crate) async fn begin(&self) -> Result<Turn, sqlx::Error> {
+    pub(crate) async fn begin(&self) -> Result<Transaction<'static, Any>, sqlx::Error> {
         for _ in 0..limits::WRITE_CONNECTIONS {
             match self.write.begin().await {
                 Err(cut) if was_cut(&cut) => {}

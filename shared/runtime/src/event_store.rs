@@ -14,6 +14,7 @@ use crate::database::{Database, Dialect, Location, OpenError};
 use crate::envelope_columns::{self, envelope_columns};
 use crate::error::StoreError;
 use crate::event::{Envelope, EventId, Position};
+use crate::failpoints::CommitPoint;
 use crate::limits;
 use crate::measure;
 use crate::migrate::{self, Migrations};
@@ -146,7 +147,7 @@ impl EventStore {
         if known > 0 {
             return Ok(());
         }
-        let mut turn = self.database.take_turn().await?;
+        let mut turn = self.database.take_turn(CommitPoint::Naming).await?;
         sqlx::query(
             "insert into log (id, created_at) select $1, $2 where not exists (select 1 from log)",
         )
@@ -205,7 +206,7 @@ impl EventStore {
             return Ok(Appended::Done(self.head().await?));
         };
         let source = first.envelope.source.as_str();
-        let mut turn = self.database.take_turn().await?;
+        let mut turn = self.database.take_turn(CommitPoint::Append).await?;
         let last = last(&mut turn).await?;
         let cursor = cursor(&mut turn, source).await?;
         let follows = |(event, expected): (&OutboxEvent, i64)| {

@@ -13,6 +13,7 @@ use crate::counts::{self, RowCounts};
 use crate::dead_letters::{self, DeadLetter, DeadLetterStatus, Settled};
 use crate::error::StoreError;
 use crate::event::{Position, Version};
+use crate::failpoints::CommitPoint;
 use crate::limits;
 use crate::row::{Listed, Row};
 use crate::rows;
@@ -181,7 +182,7 @@ impl<S: Service> Handle<S> {
         let id = id.to_owned();
         // In a task of its own, so that a client that hangs up leaves no transaction half-way.
         let settling = tokio::spawn(async move {
-            let mut turn = core.database.take_turn().await?;
+            let mut turn = core.database.take_turn(CommitPoint::Settlement).await?;
             let settled = dead_letters::settle(&mut turn, &id, status, core.clock.now()).await?;
             turn.commit().await?;
             core.retry.notify_one();

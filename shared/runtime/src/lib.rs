@@ -17,6 +17,7 @@
 //! - [`fold`]: rebuild, rewind and verify.
 //! - `measure`, `counts`: what the metrics tell. [`trace`]: what traces tell.
 //! - `database`: the one home of what differs between the two databases.
+//! - `failpoints`: where tests step in; nothing in a build for use.
 //! - `migrate`, [`Role`]: their tables, and who may do what with them.
 //! - [`limits`]: every bound.
 
@@ -32,6 +33,7 @@ mod envelope_columns;
 mod error;
 mod event;
 mod event_store;
+pub mod failpoints;
 pub mod fold;
 mod gauges;
 mod handle;

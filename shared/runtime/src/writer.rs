@@ -21,6 +21,7 @@ use crate::answers;
 use crate::clock::Timestamp;
 use crate::core::Core;
 use crate::error::StoreError;
+use crate::failpoints::CommitPoint;
 use crate::limits;
 use crate::measure;
 use crate::runs;
@@ -79,7 +80,7 @@ impl<S: Service> Writer<S> {
     /// one some speed in the beginning, and the other one nothing.
     pub async fn start(&mut self, run: &str) -> Result<(), StoreError> {
         let core = &self.core;
-        let mut turn = core.database.take_turn().await?;
+        let mut turn = core.database.take_turn(CommitPoint::RunBegun).await?;
         self.unclean_runs = runs::begin(&mut turn, run, core.clock.now()).await?;
         if !self.unclean_runs.is_empty() {
             self.careful = limits::UNIT_MESSAGES;
@@ -95,7 +96,7 @@ impl<S: Service> Writer<S> {
     /// Ends a run cleanly: everything read is saved.
     pub async fn stop(&mut self, run: &str) -> Result<(), StoreError> {
         self.save_checkpoint().await?;
-        let mut turn = self.core.database.take_turn().await?;
+        let mut turn = self.core.database.take_turn(CommitPoint::RunEnded).await?;
         runs::end(&mut turn, &[run.to_owned()]).await?;
         Ok(turn.commit().await?)
     }
@@ -117,7 +118,7 @@ impl<S: Service> Writer<S> {
     /// Forgets stored answers that are older than they are kept.
     pub async fn step_prune(&mut self) -> Result<Step, StoreError> {
         let before = self.core.clock.now().minus(limits::ANSWERS_KEPT);
-        let mut turn = self.core.database.take_turn().await?;
+        let mut turn = self.core.database.take_turn(CommitPoint::Pruning).await?;
         let pruned = answers::prune(&mut turn, before).await?;
         turn.commit().await?;
         Ok(if pruned == 0 {

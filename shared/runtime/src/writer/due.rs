@@ -9,6 +9,7 @@ use super::{Step, Writer};
 use crate::clock::Timestamp;
 use crate::dead_letters::{self, DeadLetterStatus, Kept, Parked};
 use crate::error::StoreError;
+use crate::failpoints::CommitPoint;
 use crate::limits;
 use crate::service::Service;
 use crate::timers::{self, StoredTimer};
@@ -41,7 +42,7 @@ impl<S: Service> Writer<S> {
 
     async fn try_timers(&mut self, due: &[StoredTimer]) -> Result<(), StoreError> {
         let core = Arc::clone(&self.core);
-        let mut unit = Unit::begin(&core).await?;
+        let mut unit = Unit::begin(&core, CommitPoint::Timers).await?;
         let set = timers::still_set(unit.turn(), &due.iter().collect::<Vec<_>>()).await?;
         let still_set = |timer: &&StoredTimer| set.contains(&timer.id());
         let kept: Vec<Kept> = due.iter().filter(still_set).cloned().map(Kept::Timer).collect();
@@ -80,7 +81,7 @@ impl<S: Service> Writer<S> {
 
     async fn park_timer(&mut self, timer: &StoredTimer, cause: String) -> Result<(), StoreError> {
         let core = Arc::clone(&self.core);
-        let mut unit = Unit::begin(&core).await?;
+        let mut unit = Unit::begin(&core, CommitPoint::ParkedTimer).await?;
         let (id, lane) = (timer.id(), timer.correlation.as_str());
         let mut closing = Closing { settled_attempts: vec![id.clone()], ..Closing::default() };
         let set = timers::still_set(unit.turn(), &[timer]).await?.contains(&id);

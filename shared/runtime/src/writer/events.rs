@@ -12,6 +12,7 @@ use crate::dead_letters::{self, DeadLetterStatus, Kept, Parked};
 use crate::error::{Divergence, StoreError};
 use crate::event::Position;
 use crate::event_store::{Anchor, Page, StoredEvent};
+use crate::failpoints::CommitPoint;
 use crate::limits;
 use crate::runs;
 use crate::service::Service;
@@ -134,7 +135,7 @@ impl<S: Service> Writer<S> {
 
     async fn try_events(&mut self, events: &[Kept], end: Anchor) -> Result<(), StoreError> {
         let core = Arc::clone(&self.core);
-        let mut unit = Unit::begin(&core).await?;
+        let mut unit = Unit::begin(&core, CommitPoint::Events).await?;
         if !self.is_next(&unit) {
             return self.start_over(unit).await;
         }
@@ -160,7 +161,7 @@ impl<S: Service> Writer<S> {
         attempts: i64,
     ) -> Result<(), StoreError> {
         let core = Arc::clone(&self.core);
-        let mut unit = Unit::begin(&core).await?;
+        let mut unit = Unit::begin(&core, CommitPoint::ParkedEvent).await?;
         if !self.is_next(&unit) {
             return self.start_over(unit).await;
         }
@@ -209,7 +210,7 @@ impl<S: Service> Writer<S> {
         if self.unclean_runs.is_empty() {
             return Ok(());
         }
-        let mut turn = self.core.database.take_turn().await?;
+        let mut turn = self.core.database.take_turn(CommitPoint::RunsForgotten).await?;
         runs::end(&mut turn, &self.unclean_runs).await?;
         turn.commit().await?;
         self.unclean_runs.clear();
@@ -243,7 +244,7 @@ impl<S: Service> Writer<S> {
             return Ok(());
         }
         let core = Arc::clone(&self.core);
-        let unit = Unit::begin(&core).await?;
+        let unit = Unit::begin(&core, CommitPoint::Checkpoint).await?;
         if !self.is_next(&unit) {
             return self.start_over(unit).await;
         }

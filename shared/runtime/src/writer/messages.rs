@@ -9,6 +9,7 @@ use super::{Writer, spans};
 use crate::dead_letters::{self, DeadLetterStatus, Kept, Parked};
 use crate::error::StoreError;
 use crate::event_store::StoredEvent;
+use crate::failpoints::CommitPoint;
 use crate::limits;
 use crate::service::{Message, Service};
 use crate::timers::{self, StoredTimer};
@@ -40,7 +41,7 @@ impl<S: Service> Writer<S> {
             return Ok(Some(*number));
         }
         let core = Arc::clone(&self.core);
-        let mut unit = Unit::begin(&core).await?;
+        let mut unit = Unit::begin(&core, CommitPoint::Attempt).await?;
         let mine = match attempt {
             Attempt::Next => self.is_next(&unit),
             Attempt::Due(timer) => timers::still_set(unit.turn(), &[timer]).await?.contains(&id),
