@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::{StreamExt as _, stream};
 use reqwest::Method;
 use serde_json::Value;
 use tokio::sync::watch;
@@ -16,6 +17,9 @@ use crate::support::{Client, PATIENCE, Stopwatch, World, make};
 const PAUSE: Duration = Duration::from_millis(30);
 /// How long a request that was repeated all the time may stay without an answer.
 const BOUND: Duration = Duration::from_mins(1);
+
+/// Requests that are repeated at one time, to be compared with their first answers.
+const REPEATED_AT_ONCE: usize = 16;
 
 /// A running load.
 pub(crate) struct Load {
@@ -180,13 +184,16 @@ pub(crate) async fn each_exists_once(
         let twice = by_key.insert(key, order);
         assert!(twice.is_none(), "{key} was placed twice: {twice:?} and {order:?}");
     }
-    for Answered { key, request, order, .. } in answered {
+    for Answered { key, order, .. } in answered {
         let found = by_key.get(key.as_str()).unwrap_or_else(|| panic!("{key} is lost: {order}"));
         for part in ["id", "number", "customer_id", "lines", "total", "placed_at"] {
             assert_eq!(found[part], order[part], "{part} of {key}");
         }
-        let ask = client.ask(Method::POST, "/v1/orders").key(key).json(request);
-        let again = ask.send().await.expect(201);
-        assert_eq!(again.body, *order, "the answer under {key}");
     }
+    let repeated = stream::iter(answered).for_each_concurrent(REPEATED_AT_ONCE, async |one| {
+        let ask = client.ask(Method::POST, "/v1/orders").key(&one.key).json(&one.request);
+        let again = ask.send().await.expect(201);
+        assert_eq!(again.body, one.order, "the answer under {}", one.key);
+    });
+    repeated.await;
 }
