@@ -113,7 +113,7 @@ impl Drop for Disk {
 }
 
 /// A server may run as another user than the tests.
-fn open_to_all(folder: &Path) {
+pub(super) fn open_to_all(folder: &Path) {
     run(Command::new("chmod").arg("a+rwx").arg(folder));
 }
 

@@ -1,7 +1,5 @@
 //! Processes that are killed: at random, and at every point where something is committed.
 
-use std::time::Duration;
-
 use super::{Share, Trial, tally};
 use crate::support::{Dice, Kind};
 

@@ -3,9 +3,9 @@
 //! and tells how often each fault happened.
 //!
 //! # Layout
-//! - [`Disk`]: a file system that can be filled and can lose its power.
-//! - [`Postgres`]: a server of one case's own, which can be killed.
-//! - [`Wire`]: what lies between Waybill and Postgres, and may fail.
+//! - [`disk::Disk`]: a file system that can be filled and can lose its power.
+//! - [`postgres::Postgres`]: a server of one case's own, which can be killed.
+//! - [`wire::Wire`]: what lies between Waybill and Postgres, and may fail.
 //! - [`Trial`]: a stack under load while something happens to it, and the books in the end.
 //! - [`Share`]: how long a case that repeats itself goes on. `tally`: how often faults happened.
 
@@ -25,15 +25,19 @@ macro_rules! breaking_both {
     };
 }
 
+mod commit_points;
+mod connections;
 mod disk;
+mod full_disk;
 mod kills;
+mod lies;
 mod postgres;
 mod power;
+mod servers;
 mod share;
 mod tally;
 mod trial;
+mod wire;
 
-use disk::Disk;
-use postgres::Postgres;
 use share::Share;
 use trial::{Place, Trial};

@@ -1,6 +1,6 @@
 //! Power that is lost under load: what was written and not synced is gone.
 
-use super::{Place, Share, Trial, tally};
+use super::{Place, Share, Trial};
 use crate::support::{Dice, Kind, Options};
 
 breaking_both!(power_lost_at_random_loses_and_doubles_nothing);

@@ -63,7 +63,7 @@ impl Trial {
         tally::count(kind, "orders answered, none lost, none doubled", answered.len());
         let letters = async |service: &str| {
             let letters = stack.all(&format!("/v1/ops/{service}/dead-letters")).await;
-            assert!(letters.iter().all(|one| one["status"] == "retried"), "{letters:#?}");
+            assert!(letters.iter().all(|one| one["status"] == "handled"), "{letters:#?}");
         };
         for service in SERVICES {
             letters(service).await;
@@ -89,7 +89,7 @@ async fn retry_what_was_put_aside(stack: &Stack, kind: Kind) {
         }
         until("what was put aside is handled", PATIENCE, async || {
             let letters = stack.all(&format!("/v1/ops/{service}/dead-letters")).await;
-            letters.iter().all(|one| one["status"] == "retried").then_some(())
+            letters.iter().all(|one| one["status"] == "handled").then_some(())
         })
         .await;
     }

@@ -33,7 +33,7 @@ pub(crate) use compose::Compose;
 pub(crate) use dice::{Dice, variable};
 pub(crate) use docker::{Container, Project, docker, docker_on};
 pub(crate) use options::Options;
-pub(crate) use process::{Ended, Process, executable, run, signal};
+pub(crate) use process::{Ended, Process, executable, run, run_with, signal};
 pub(crate) use stack::Stack;
 pub(crate) use stopwatch::Stopwatch;
 pub(crate) use store::{Kind, Server, Store};

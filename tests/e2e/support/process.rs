@@ -156,6 +156,13 @@ pub(crate) async fn run(arguments: &[String]) -> Ended {
     finish(executable(arguments), PATIENCE).await
 }
 
+/// The same with these variables in its environment.
+pub(crate) async fn run_with(arguments: &[String], variables: &[(&str, &str)]) -> Ended {
+    let mut command = executable(arguments);
+    command.envs(variables.iter().copied());
+    finish(command, PATIENCE).await
+}
+
 /// Runs a command to its end, which must come within this time.
 pub(super) async fn finish(command: Command, within: Duration) -> Ended {
     let shown = format!("{command:?}");
