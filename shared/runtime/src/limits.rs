@@ -40,6 +40,8 @@ pub const BACKOFF_LONGEST: Duration = Duration::from_secs(1);
 pub const RESOLVE_COMMIT: Duration = Duration::from_secs(10);
 /// How long a connection may take to come from its pool.
 pub const ACQUIRE: Duration = Duration::from_secs(3);
+/// How long a connection that comes back to its pool may take to answer.
+pub const RELEASE: Duration = Duration::from_secs(3);
 /// Connections that write, per owner; on SQLite always one.
 pub const WRITE_CONNECTIONS: u32 = 2;
 /// Connections that read, per owner.
