@@ -385,6 +385,17 @@ fn was_cut(error: &sqlx::Error) -> bool {
     }
 }
 
+/// Waits for the database, unless that has fallen silent: over a connection of which nobody says that
+/// it is broken, an answer may never come. What is given up is dropped, and its connections with it,
+/// as harmlessly as if the process had ended there.
+pub(crate) async fn in_time<T>(
+    limit: Duration,
+    asking: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    let answered = tokio::time::timeout(limit, asking).await;
+    answered.unwrap_or_else(|_| Err(silence(limit).into()))
+}
+
 fn silence(limit: Duration) -> sqlx::Error {
     let detail = format!("no answer within {} s", limit.as_secs());
     sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, detail))

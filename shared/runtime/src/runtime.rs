@@ -15,7 +15,7 @@ use tracing::{error, info, warn};
 use crate::clock::{Clock, Ids, Timestamp};
 use crate::command::Job;
 use crate::core::Core;
-use crate::database::{Database, Dialect, FolderLock, Location, OpenError};
+use crate::database::{Database, Dialect, FolderLock, Location, OpenError, in_time};
 use crate::error::StoreError;
 use crate::event_store::EventStore;
 use crate::handle::Handle;
@@ -262,7 +262,7 @@ impl<S: Service> Writing<S> {
         let mut retries = true;
         let mut looked_at = Timestamp(0);
         let mut pruned_at = self.core.clock.now();
-        while let Err(trouble) = writer.start(&run).await {
+        while let Err(trouble) = in_time(limits::STEP, writer.start(&run)).await {
             self.note(&trouble);
             if self.stopping.is_cancelled() {
                 return;
@@ -322,16 +322,16 @@ impl<S: Service> Writing<S> {
         // Where commands came just now, the next ones will not be long.
         let commands_wait = !waiting.is_empty();
         if commands_wait {
-            round.heed(writer.step_commands(waiting).await)?;
+            round.heed(in_time(limits::STEP, writer.step_commands(waiting)).await)?;
         }
         let size = writer.unit_size(commands_wait || !jobs.is_empty());
         if look || writer.next_due().is_some_and(|due| due <= self.core.clock.now()) {
-            round.heed(writer.step_timers(size).await)?;
+            round.heed(in_time(limits::STEP, writer.step_timers(size)).await)?;
         }
         if look {
-            round.heed(writer.step_retries(size).await)?;
+            round.heed(in_time(limits::STEP, writer.step_retries(size)).await)?;
         }
-        round.heed(writer.step_events(size).await)?;
+        round.heed(in_time(limits::STEP, writer.step_events(size)).await)?;
         match round {
             Round { trouble: Some(trouble), .. } => Err(trouble),
             Round { idle: true, .. } => Ok(Step::Idle),
@@ -345,7 +345,7 @@ impl<S: Service> Writing<S> {
         if !pruned_at.is_long_ago(limits::PRUNE_EVERY, now) {
             return;
         }
-        match writer.step_prune().await {
+        match in_time(limits::STEP, writer.step_prune()).await {
             Ok(Step::Did(_)) => {}
             Ok(Step::Idle) => *pruned_at = now,
             Err(trouble) => self.note(&trouble),
@@ -361,7 +361,7 @@ impl<S: Service> Writing<S> {
         }
         let waiting = jobs.take(limits::UNIT_WHILE_COMMANDS_WAIT);
         if !waiting.is_empty()
-            && let Err(trouble) = writer.step_commands(waiting).await
+            && let Err(trouble) = in_time(limits::STEP, writer.step_commands(waiting)).await
         {
             self.note(&trouble);
         }
@@ -375,11 +375,11 @@ impl<S: Service> Writing<S> {
             if waiting.is_empty() {
                 break;
             }
-            if let Err(trouble) = writer.step_commands(waiting).await {
+            if let Err(trouble) = in_time(limits::STEP, writer.step_commands(waiting)).await {
                 self.note(&trouble);
             }
         }
-        match writer.stop(run).await {
+        match in_time(limits::STEP, writer.stop(run)).await {
             Ok(()) => info!(name = self.name, "stopped"),
             Err(trouble) => {
                 warn!(name = self.name, %trouble, "stopped without saving how far it was");
@@ -461,7 +461,7 @@ async fn relay<S: Service>(
     let mut backoff = Backoff::default();
     loop {
         let ending = drained.is_cancelled();
-        let pause = match relay.step().await {
+        let pause = match in_time(limits::STEP, relay.step()).await {
             Ok(Step::Did(_)) => {
                 health.good(&name);
                 backoff.reset();
