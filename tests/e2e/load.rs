@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
@@ -20,6 +21,9 @@ const BOUND: Duration = Duration::from_mins(1);
 
 /// Requests that are repeated at one time, to be compared with their first answers.
 const REPEATED_AT_ONCE: usize = 16;
+
+/// How many loads there were so far, so that each has keys of its own.
+static LOADS: AtomicU32 = AtomicU32::new(0);
 
 /// A running load.
 pub(crate) struct Load {
@@ -69,6 +73,7 @@ impl Load {
         let (answered, refused, given_up) =
             (answered.subscribe(), refused.subscribe(), given_up.subscribe());
         let goes_on = watch::Sender::new(true);
+        let load = LOADS.fetch_add(1, Ordering::Relaxed);
         let mut running = JoinSet::new();
         for number in 0..clients {
             let (client, world, counts) = (client.clone(), world.clone(), counts.clone());
@@ -76,7 +81,7 @@ impl Load {
             running.spawn(async move {
                 let mut done = Vec::new();
                 while done.len() < each && *goes_on.borrow() {
-                    let (key, request) = request(&world, number, done.len());
+                    let (key, request) = request(&world, load, number, done.len());
                     let placing =
                         tokio::time::timeout(BOUND, place(&client, &key, request, &counts));
                     let placed = placing.await;
@@ -134,10 +139,10 @@ async fn reached(count: &mut watch::Receiver<usize>, least: usize) {
 }
 
 /// The key, and the order with the key in it, so that an order tells which request it is of.
-fn request(world: &World, client: usize, number: usize) -> (String, Value) {
+fn request(world: &World, load: u32, client: usize, number: usize) -> (String, Value) {
     let (customer, _) = &world.customers[client % world.customers.len()];
     let (sku, ..) = &world.products[(client + number) % world.products.len()];
-    let key = format!("load-{client}-{number}");
+    let key = format!("load-{load}-{client}-{number}");
     let mut order = make::order(customer, &[(sku, 1)]);
     order["ship_to"]["line2"] = Value::from(key.clone());
     (key, order)

@@ -81,6 +81,9 @@ async fn killed_at_work(kind: Kind) {
     let mut share = Share::of(3);
     let mut drill = Drill { trial: Trial::start(kind).await, kind };
     for point in CommitPoint::ALL {
+        // The load gets on, however often processes end.
+        drill.revives("").await;
+        drill.trial.answers(5).await;
         for moment in Moment::ALL {
             // The question whether a commit took place commits nothing itself.
             if *point != CommitPoint::Inquiry || *moment == Moment::Turn {
@@ -130,7 +133,11 @@ impl Drill {
                 let nth = if at_its_beginning(point) { 1 } else { 1 + dice.roll(3) };
                 self.dies_at_work(&abort_at(owner, point, moment, nth)).await;
             }
-            Way::OnNothing => killed_on_nothing(self.kind, point, moment).await,
+            Way::OnNothing => {
+                // Meanwhile the load goes on.
+                self.revives("").await;
+                killed_on_nothing(self.kind, point, moment).await;
+            }
             Way::AtItsEnd(owner) => self.dies_at_its_end(&abort_at(owner, point, moment, 1)).await,
             Way::NowAndThen => return,
             Way::AfterCrashes(owner, crashing) => {

@@ -25,6 +25,7 @@ macro_rules! breaking_both {
     };
 }
 
+mod backups;
 mod commit_points;
 mod connections;
 mod disk;
@@ -33,8 +34,11 @@ mod kills;
 mod lies;
 mod postgres;
 mod power;
+mod replicas;
+mod scarcity;
 mod servers;
 mod share;
+mod snapshot;
 mod tally;
 mod trial;
 mod wire;

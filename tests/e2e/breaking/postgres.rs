@@ -155,7 +155,7 @@ impl Drop for Postgres {
 }
 
 /// One of the programs of the newest Postgres here, as the user that it runs as.
-fn program(name: &str) -> Command {
+pub(super) fn program(name: &str) -> Command {
     let variable = |name: &str| {
         std::env::var(name).unwrap_or_else(|_| panic!("{name} is set; `scripts/test faults` does"))
     };

@@ -11,6 +11,11 @@ const FIXED: Duration = Duration::from_mins(7);
 /// The parts of all cases that do.
 const PARTS: u32 = 22;
 
+/// How long the whole run is to take.
+pub(super) fn minutes() -> u64 {
+    variable("WAYBILL_TEST_MINUTES", MINUTES)
+}
+
 /// Runs from its start.
 pub(super) struct Share {
     time: Duration,
@@ -23,7 +28,7 @@ pub(super) struct Share {
 impl Share {
     /// So many parts of the time that is left for repeating.
     pub(super) fn of(parts: u32) -> Self {
-        let whole = Duration::from_mins(variable("WAYBILL_TEST_MINUTES", MINUTES));
+        let whole = Duration::from_mins(minutes());
         let time = whole.saturating_sub(FIXED) * parts / PARTS;
         Self { time, watch: Stopwatch::start(), least: 1, rounds: 0 }
     }

@@ -23,7 +23,7 @@ const SERVICES: [&str; 4] = ["order", "inventory", "logistics", "user"];
 pub(super) struct Trial {
     pub(super) stack: Stack,
     pub(super) load: Load,
-    world: World,
+    pub(super) world: World,
     kind: Kind,
 }
 

@@ -96,6 +96,15 @@ impl Store {
         }
     }
 
+    /// The folder of the files.
+    pub(crate) fn folder(&self) -> &Path {
+        match self {
+            Self::Folder(folder) => folder.path(),
+            Self::Within(folder) => folder,
+            other => panic!("this case is on SQLite: {other:?}"),
+        }
+    }
+
     /// The address of the Postgres database, and its name on which server.
     pub(crate) fn database(&self) -> (&str, &str, Server) {
         match self {
