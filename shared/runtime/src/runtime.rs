@@ -46,6 +46,8 @@ pub struct Runtime {
     /// Cancelled when writers have ended: relays pass on what is left, and end.
     drained: CancellationToken,
     writers: TaskTracker,
+    /// Closed at the end, so that SQLite leaves each of them in one file.
+    databases: Mutex<Vec<Database>>,
     aborts: Aborts,
     _lock: Option<FolderLock>,
 }
@@ -69,6 +71,7 @@ impl Runtime {
         let at = event_store.unwrap_or_else(|| location.clone());
         let store = EventStore::open(&at, clock.clone(), &ids, mode).await?;
         let runtime = Self {
+            databases: Mutex::new(vec![store.database().clone()]),
             event_store: store,
             location,
             clock: clock.clone(),
@@ -105,6 +108,9 @@ impl Runtime {
         let core = Arc::new(core);
         // A service that lost history must not write over what others have read of it.
         Relay::new(Arc::clone(&core)).step().await?;
+        let mut databases = self.databases.lock().unwrap_or_else(PoisonError::into_inner);
+        databases.push(core.database.clone());
+        drop(databases);
         let (queue, jobs) = mpsc::channel(limits::COMMAND_QUEUE);
         self.run_writer(Arc::clone(&core), jobs);
         self.run_relay(Arc::clone(&core));
@@ -160,7 +166,7 @@ impl Runtime {
         })
     }
 
-    /// Ends everything: queues are drained, outboxes relayed, checkpoints saved.
+    /// Ends everything: queues are drained, outboxes relayed, checkpoints saved, databases closed.
     pub async fn stop(self) {
         self.stopping.cancel();
         self.writers.close();
@@ -168,6 +174,11 @@ impl Runtime {
         self.drained.cancel();
         self.tasks.close();
         self.tasks.wait().await;
+        let databases = self.databases.into_inner().unwrap_or_else(PoisonError::into_inner);
+        for database in databases {
+            // A read that nobody waits for any more may hold a connection; nothing is lost with it.
+            drop(tokio::time::timeout(limits::RELEASE, database.close()).await);
+        }
     }
 
     fn run_writer<S: Service>(&self, core: Arc<Core<S>>, jobs: mpsc::Receiver<Job<S>>) {
