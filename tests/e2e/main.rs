@@ -38,6 +38,7 @@ macro_rules! on_every_deployment {
 
 mod apart;
 mod audit;
+mod breaking;
 mod commands;
 mod containers;
 mod document;

@@ -46,11 +46,18 @@ impl Service for OrderService {
         "shipment.cancelled",
         "user.notified",
     ];
-    const MIGRATIONS: &'static [Migration] = &[Migration {
-        version: 2001,
-        name: "orders",
-        sql: include_str!("../../../migrations/order/0001_orders.sql"),
-    }];
+    const MIGRATIONS: &'static [Migration] = &[
+        Migration {
+            version: 2001,
+            name: "orders",
+            sql: include_str!("../../../migrations/order/0001_orders.sql"),
+        },
+        Migration {
+            version: 2002,
+            name: "arrival_told",
+            sql: include_str!("../../../migrations/order/0002_arrival_told.sql"),
+        },
+    ];
     const POSTGRES_MIGRATIONS: &'static [Migration] = &[Migration {
         version: 3001,
         name: "views",

@@ -385,6 +385,31 @@ fn was_cut(error: &sqlx::Error) -> bool {
     }
 }
 
+/// Waits for the database, unless that has fallen silent: over a connection of which nobody says that
+/// it is broken, an answer may never come. What is given up is dropped, and its connections with it,
+/// as harmlessly as if the process had ended there.
+pub(crate) async fn in_time<T>(
+    limit: Duration,
+    asking: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    let answered = tokio::time::timeout(limit, asking).await;
+    answered.unwrap_or_else(|_| Err(silence(limit).into()))
+}
+
+fn silence(limit: Duration) -> sqlx::Error {
+    let detail = format!("no answer within {} s", limit.as_secs());
+    sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, detail))
+}
+
+/// Whether a connection that comes back to its pool may be lent again. One that does not answer is
+/// closed, or it would keep its place for ever. So is one on which SQLite itself took a transaction
+/// back, for want of room: sqlx goes on to count it as open, and begins no other there.
+async fn is_fit(connection: &mut AnyConnection) -> Result<bool, sqlx::Error> {
+    let answered = tokio::time::timeout(limits::RELEASE, connection.ping()).await;
+    answered.unwrap_or_else(|_| Err(silence(limits::RELEASE)))?;
+    Ok(!connection.is_in_transaction())
+}
+
 fn pool(options: &AnyConnectOptions, size: u32, probe: bool, settings: String) -> AnyPool {
     AnyPoolOptions::new()
         .max_connections(size)
@@ -392,6 +417,7 @@ fn pool(options: &AnyConnectOptions, size: u32, probe: bool, settings: String) -
         .test_before_acquire(probe)
         .idle_timeout(Duration::from_mins(10))
         .max_lifetime(None)
+        .after_release(|connection, _| Box::pin(is_fit(connection)))
         .after_connect(move |connection, _| {
             // Put together from this file's own texts only.
             let settings = AssertSqlSafe(settings.clone());
@@ -451,6 +477,25 @@ mod tests {
         assert!(check_sqlite_version("3.51.3").is_ok());
         assert!(check_sqlite_version("3.53.0").is_ok());
         assert!(check_sqlite_version("4.0").is_ok());
+    }
+
+    #[tokio::test]
+    async fn after_a_transaction_that_sqlite_took_back_for_want_of_room_there_is_a_next_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let location = Location::Folder(folder.path().to_owned());
+        let opening = Database::open(&location, "full", |_| Vec::new(), Migrations::Apply);
+        let database = opening.await.unwrap();
+        for _ in 0..3 {
+            let mut turn = database.take_turn(CommitPoint::Commands).await.unwrap();
+            sqlx::raw_sql("create table if not exists full (data blob); pragma max_page_count = 9")
+                .execute(&mut *turn)
+                .await
+                .unwrap();
+            let written = sqlx::raw_sql("insert into full values (zeroblob(99999))")
+                .execute(&mut *turn)
+                .await;
+            assert!(StoreError::from(written.unwrap_err()).is_passing());
+        }
     }
 
     #[tokio::test]

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::clock::{Clock, Ids, Timestamp};
-use crate::database::{Database, Dialect, Location, OpenError};
+use crate::database::{Database, Dialect, Location, OpenError, in_time};
 use crate::envelope_columns::{self, envelope_columns};
 use crate::error::StoreError;
 use crate::event::{Envelope, EventId, Position};
@@ -257,10 +257,13 @@ impl EventStore {
 
     /// The newest position.
     pub async fn head(&self) -> Result<Position, StoreError> {
-        let head: i64 = sqlx::query_scalar("select coalesce(max(position), 0) from event")
-            .fetch_one(self.database.reader())
-            .await?;
-        Ok(Position(head))
+        in_time(limits::READ, async {
+            let head: i64 = sqlx::query_scalar("select coalesce(max(position), 0) from event")
+                .fetch_one(self.database.reader())
+                .await?;
+            Ok(Position(head))
+        })
+        .await
     }
 
     /// The next stretch after a place: its events of these types (a JSON array), at most `limit`.
@@ -312,11 +315,14 @@ impl EventStore {
 
     /// One event.
     pub async fn event(&self, id: EventId) -> Result<Option<StoredEvent>, StoreError> {
-        let row = sqlx::query(concat!(stored_event!(), " where id = $1"))
-            .bind(id.to_string())
-            .fetch_optional(self.database.reader())
-            .await?;
-        row.as_ref().map(read).transpose()
+        in_time(limits::READ, async {
+            let row = sqlx::query(concat!(stored_event!(), " where id = $1"))
+                .bind(id.to_string())
+                .fetch_optional(self.database.reader())
+                .await?;
+            row.as_ref().map(read).transpose()
+        })
+        .await
     }
 
     /// At most `limit` events of this source, from an outbox position on.
@@ -341,14 +347,17 @@ impl EventStore {
 
     /// The last position recorded by then; 0 if none was.
     pub async fn position_at(&self, time: Timestamp) -> Result<Position, StoreError> {
-        let position: Option<i64> = sqlx::query_scalar(
-            "select position from event where recorded_at <= $1 \
+        in_time(limits::READ, async {
+            let position: Option<i64> = sqlx::query_scalar(
+                "select position from event where recorded_at <= $1 \
              order by recorded_at desc, position desc limit 1",
-        )
-        .bind(time.0)
-        .fetch_optional(self.database.reader())
-        .await?;
-        Ok(Position(position.unwrap_or(0)))
+            )
+            .bind(time.0)
+            .fetch_optional(self.database.reader())
+            .await?;
+            Ok(Position(position.unwrap_or(0)))
+        })
+        .await
     }
 
     /// At most `limit` events that fit the filter, in its direction.
@@ -357,19 +366,22 @@ impl EventStore {
         filter: &Filter,
         limit: usize,
     ) -> Result<Vec<StoredEvent>, StoreError> {
-        let (sql, key) = filter.statement();
-        let rows = sqlx::query(sql)
-            .bind(filter.after.0)
-            .bind(filter.before.0)
-            .bind(limit_to_bind(limit))
-            .bind(key)
-            .bind(filter.correlation.clone().unwrap_or_default())
-            .bind(filter.stream.clone().unwrap_or_default())
-            .bind(filter.kind.clone().unwrap_or_default())
-            .bind(filter.source.clone().unwrap_or_default())
-            .fetch_all(self.database.reader())
-            .await?;
-        rows.iter().map(read).collect()
+        in_time(limits::READ, async {
+            let (sql, key) = filter.statement();
+            let rows = sqlx::query(sql)
+                .bind(filter.after.0)
+                .bind(filter.before.0)
+                .bind(limit_to_bind(limit))
+                .bind(key)
+                .bind(filter.correlation.clone().unwrap_or_default())
+                .bind(filter.stream.clone().unwrap_or_default())
+                .bind(filter.kind.clone().unwrap_or_default())
+                .bind(filter.source.clone().unwrap_or_default())
+                .fetch_all(self.database.reader())
+                .await?;
+            rows.iter().map(read).collect()
+        })
+        .await
     }
 }
 

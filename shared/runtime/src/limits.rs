@@ -40,6 +40,12 @@ pub const BACKOFF_LONGEST: Duration = Duration::from_secs(1);
 pub const RESOLVE_COMMIT: Duration = Duration::from_secs(10);
 /// How long a connection may take to come from its pool.
 pub const ACQUIRE: Duration = Duration::from_secs(3);
+/// How long a connection that comes back to its pool may take to answer.
+pub const RELEASE: Duration = Duration::from_secs(3);
+/// How long a read may take, all waiting included; longer than the database lets it run.
+pub const READ: Duration = Duration::from_secs(15);
+/// How long a step may take, all waiting included; longer than [`RESOLVE_COMMIT`] and a turn.
+pub const STEP: Duration = Duration::from_secs(20);
 /// Connections that write, per owner; on SQLite always one.
 pub const WRITE_CONNECTIONS: u32 = 2;
 /// Connections that read, per owner.

@@ -8,6 +8,7 @@
 //! - [`Client`], [`Reply`]: JSON over HTTP. [`make`]: products, users and orders.
 //! - [`World`]: products and customers, and whether the books balance in the end.
 //! - [`Collector`]: takes traces, as an OpenTelemetry collector does.
+//! - [`Dice`]: chance that can be repeated.
 //! - [`until`]: waiting for a condition, with a bound.
 
 mod client;
@@ -32,7 +33,7 @@ pub(crate) use compose::Compose;
 pub(crate) use dice::{Dice, variable};
 pub(crate) use docker::{Container, Project, docker, docker_on};
 pub(crate) use options::Options;
-pub(crate) use process::{Ended, Process, executable, finish, run};
+pub(crate) use process::{Ended, Process, executable, finish, run, run_with, signal};
 pub(crate) use stack::Stack;
 pub(crate) use stopwatch::Stopwatch;
 pub(crate) use store::{Kind, Server, Store};

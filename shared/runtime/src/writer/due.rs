@@ -46,7 +46,7 @@ impl<S: Service> Writer<S> {
     /// runs. Not so if that was tried before: then each must go by itself.
     async fn timers_with_care(&mut self, due: &[StoredTimer]) -> Result<bool, StoreError> {
         let core = Arc::clone(&self.core);
-        let mut unit = Unit::begin(&core).await?;
+        let mut unit = Unit::begin(&core, CommitPoint::Attempt).await?;
         let set = timers::still_set(unit.turn(), &due.iter().collect::<Vec<_>>()).await?;
         let ids = due.iter().map(StoredTimer::id).filter(|id| set.contains(id)).collect();
         if !self.begin_together(unit, ids).await? {

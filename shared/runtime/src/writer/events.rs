@@ -95,7 +95,7 @@ impl<S: Service> Writer<S> {
     /// it runs, so that a crash counts. If it has come to no end before, they go one by one.
     async fn events_with_care(&mut self, events: &[Kept], end: Anchor) -> Result<(), StoreError> {
         let core = Arc::clone(&self.core);
-        let unit = Unit::begin(&core).await?;
+        let unit = Unit::begin(&core, CommitPoint::Attempt).await?;
         if !self.is_next(&unit) {
             return self.start_over(unit).await;
         }

@@ -1,0 +1,53 @@
+//! How long a case that repeats itself goes on.
+
+use std::time::Duration;
+
+use crate::support::{Stopwatch, variable};
+
+/// Minutes of a run unless `WAYBILL_TEST_MINUTES` says otherwise.
+const MINUTES: u64 = 15;
+/// What all cases take that do not repeat themselves, and the checks of the others.
+const FIXED: Duration = Duration::from_mins(7);
+/// The parts of all cases that do.
+const PARTS: u32 = 22;
+
+/// How long the whole run is to take.
+pub(super) fn minutes() -> u64 {
+    variable("WAYBILL_TEST_MINUTES", MINUTES)
+}
+
+/// Runs from its start.
+pub(super) struct Share {
+    time: Duration,
+    watch: Stopwatch,
+    /// However long that takes.
+    least: usize,
+    rounds: usize,
+}
+
+impl Share {
+    /// So many parts of the time that is left for repeating.
+    pub(super) fn of(parts: u32) -> Self {
+        let whole = Duration::from_mins(minutes());
+        let time = whole.saturating_sub(FIXED) * parts / PARTS;
+        Self { time, watch: Stopwatch::start(), least: 1, rounds: 0 }
+    }
+
+    /// However little time there is, this often.
+    pub(super) fn at_least(mut self, rounds: usize) -> Self {
+        self.least = rounds;
+        self
+    }
+
+    /// Whether one more round may begin.
+    pub(super) fn goes_on(&mut self) -> bool {
+        let goes_on = self.rounds < self.least || self.watch.elapsed() < self.time;
+        self.rounds += usize::from(goes_on);
+        goes_on
+    }
+
+    /// How many rounds have begun.
+    pub(super) fn rounds(&self) -> usize {
+        self.rounds
+    }
+}
