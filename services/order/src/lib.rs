@@ -7,8 +7,8 @@
 //!
 //! **Tells** of each order `order.placed`, `order.stock_secured` or `order.payment_secured`,
 //! `order.confirmed`, `order.rejected`, `order.cancel_requested`, `order.cancelled`,
-//! `order.dispatched`, `order.delivered` and `order.completed`; and `catalogue.updated` of its own
-//! copy of the catalogue.
+//! `order.dispatched`, `order.delivered`, `order.arrival_told` and `order.completed`; and
+//! `catalogue.updated` of its own copy of the catalogue.
 //!
 //! **Serves** `POST /v1/orders`, `GET /v1/orders`, `GET /v1/orders/{id}` and
 //! `POST /v1/orders/{id}/cancel`.

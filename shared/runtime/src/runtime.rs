@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
@@ -174,11 +174,12 @@ impl Runtime {
         self.drained.cancel();
         self.tasks.close();
         self.tasks.wait().await;
-        let databases = self.databases.into_inner().unwrap_or_else(PoisonError::into_inner);
-        for database in databases {
-            // A read that nobody waits for any more may hold a connection; nothing is lost with it.
-            drop(tokio::time::timeout(limits::RELEASE, database.close()).await);
+        let mut closing = JoinSet::new();
+        for database in self.databases.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            closing.spawn(async move { database.close().await });
         }
+        // A read that nobody waits for any more may hold a connection; nothing is lost with it.
+        drop(tokio::time::timeout(limits::RELEASE, closing.join_all()).await);
     }
 
     fn run_writer<S: Service>(&self, core: Arc<Core<S>>, jobs: mpsc::Receiver<Job<S>>) {

@@ -153,9 +153,9 @@ impl Drill {
             }
             Way::OnRetry => self.dies_on_retry(point, moment).await,
             Way::ByCommand(command) => self.command_dies(command, point, moment).await,
-            Way::AfterLostAnswer(owner, lost) => {
-                let lose = format!("{owner}.{lost}:{}:error", Moment::After);
-                let places = format!("{lose},{}", abort_at(owner, point, moment, 1));
+            Way::AfterLostAnswer(owner, commit) => {
+                let answer = format!("{owner}.{commit}:{}:error", Moment::After);
+                let places = format!("{answer},{}", abort_at(owner, point, moment, 1));
                 self.revives(&places).await;
                 self.dies(&places).await;
             }

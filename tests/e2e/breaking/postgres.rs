@@ -72,9 +72,8 @@ impl Postgres {
             let answers = AnyConnection::connect(&self.url()).await.is_ok();
             (answers || self.has_ended()).then_some(answers)
         });
-        if !ready.await {
-            panic!("the server ended at once; the end of its log:\n{}", self.log());
-        }
+        let ready = ready.await;
+        assert!(ready, "the server ended at once; the end of its log:\n{}", self.log());
     }
 
     /// Whether it is gone by itself.

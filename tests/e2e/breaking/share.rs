@@ -7,9 +7,11 @@ use crate::support::{Stopwatch, variable};
 /// Minutes of a run unless `WAYBILL_TEST_MINUTES` says otherwise.
 const MINUTES: u64 = 15;
 /// What all cases take that do not repeat themselves, and the checks of the others.
-const FIXED: Duration = Duration::from_mins(7);
+const FIXED: Duration = Duration::from_mins(12);
 /// The parts of all cases that do.
 const PARTS: u32 = 22;
+/// How many cases run at a time.
+const AT_A_TIME: u32 = 2;
 
 /// How long the whole run is to take.
 pub(super) fn minutes() -> u64 {
@@ -29,7 +31,7 @@ impl Share {
     /// So many parts of the time that is left for repeating.
     pub(super) fn of(parts: u32) -> Self {
         let whole = Duration::from_mins(minutes());
-        let time = whole.saturating_sub(FIXED) * parts / PARTS;
+        let time = whole.saturating_sub(FIXED) * AT_A_TIME * parts / PARTS;
         Self { time, watch: Stopwatch::start(), least: 1, rounds: 0 }
     }
 

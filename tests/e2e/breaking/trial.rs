@@ -16,6 +16,10 @@ use crate::support::{Kind, Options, PATIENCE, Stack, Store, World, until};
 const CLIENTS: usize = 6;
 /// How long each of them waits before its next order.
 const PAUSE: Duration = Duration::from_millis(50);
+/// How long services may take to handle what piled up, on a busy machine.
+const CATCH_UP: Duration = Duration::from_mins(3);
+/// Events that are handled in no time.
+const FEW: i64 = 20;
 /// The services that may put messages aside.
 const SERVICES: [&str; 4] = ["order", "inventory", "logistics", "user"];
 
@@ -53,7 +57,7 @@ impl Trial {
         let Self { stack, load, world, kind } = self;
         let answered = load.stop().await;
         stack.ready().await;
-        stack.quiet().await;
+        catch_up(&stack).await;
         retry_what_was_put_aside(&stack, kind).await;
         let orders = world.balances(&stack).await;
         assert_eq!(orders.len(), answered.len(), "one order for each key");
@@ -74,6 +78,25 @@ impl Trial {
         assert_eq!(verified.code, Some(0), "{verified:?}");
         orders
     }
+}
+
+/// Waits until the services have handled what piled up while they were gone, most of it with the care
+/// that follows an unclean end.
+async fn catch_up(stack: &Stack) {
+    until("the services catch up", CATCH_UP, async || {
+        for service in SERVICES {
+            for part in ["outbox", "consumers"] {
+                let reply = stack.get(&format!("/v1/ops/{service}/{part}")).await.expect(200);
+                let progress = reply.body["items"].get(0).unwrap_or(&reply.body);
+                if progress["lag"].as_i64()? > FEW {
+                    return None;
+                }
+            }
+        }
+        Some(())
+    })
+    .await;
+    stack.quiet().await;
 }
 
 /// An event that was being handled each time when its process was killed, three times in a row, is

@@ -134,10 +134,9 @@ impl Stack {
     /// ready yet.
     pub(crate) async fn try_restart(&mut self) -> bool {
         let options = self.options.clone();
-        let served = self.local_mut().try_restart(&options).await;
-        let serves = served.is_some();
-        served.into_iter().for_each(|url| self.client.turn_to(url));
-        serves
+        let Some(url) = self.local_mut().try_restart(&options).await else { return false };
+        self.client.turn_to(url);
+        true
     }
 
     /// Starts one process again and waits for nothing. Nobody learns where it serves.
