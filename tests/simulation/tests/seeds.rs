@@ -4,7 +4,7 @@
 use waybill_simulation::{Plan, run_many, run_one};
 
 /// How many seeds each test run takes: enough to reach every branch.
-const SEEDS: u64 = 150;
+const SEEDS: u64 = 264;
 
 /// Seeds that failed once, each with what was wrong then.
 const ONCE_FAILED: &[(u64, &str)] = &[];
