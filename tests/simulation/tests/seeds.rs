@@ -1,5 +1,4 @@
 //! The simulation with seeds that are always the same.
-#![expect(clippy::unwrap_used, reason = "a test says that something went wrong by panicking")]
 
 use waybill_simulation::{Plan, run_many, run_one};
 
