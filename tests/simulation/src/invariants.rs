@@ -19,14 +19,11 @@ use waybill_runtime::{Filter, Service, StoredEvent};
 use waybill_user::UserService;
 
 use self::stories::{Story, stories};
-use crate::world::{Name, World};
-
-/// More events than a run has.
-const ALL: usize = 100_000;
+use crate::world::{ALL_EVENTS, Name, World};
 
 /// Checks all of them.
 pub(crate) async fn check(world: &mut World) -> anyhow::Result<()> {
-    let stored = world.store.find(&Filter::default(), ALL).await?;
+    let stored = world.store.find(&Filter::default(), ALL_EVENTS).await?;
     world.tally.events += u64::try_from(stored.len())?;
     let events = stored
         .iter()

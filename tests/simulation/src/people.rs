@@ -56,10 +56,13 @@ pub(crate) fn begin(world: &mut World) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What is wanted next: money for the users.
+/// What is wanted next: money for the users, and the first orders.
 pub(crate) fn go_on(world: &mut World) -> anyhow::Result<()> {
     for _ in 0..2 * USERS {
         deposit(world)?;
+    }
+    for _ in 0..2 {
+        place(world)?;
     }
     Ok(())
 }

@@ -67,6 +67,9 @@ macro_rules! at {
 }
 pub(crate) use at;
 
+/// More events than a run has.
+pub(crate) const ALL_EVENTS: usize = 100_000;
+
 /// The system and its surroundings.
 pub(crate) struct World {
     pub(crate) chance: Chance,
@@ -285,7 +288,7 @@ impl World {
     async fn hear(&mut self) -> anyhow::Result<()> {
         let filter = Filter { after: self.heard_up_to, ..Filter::default() };
         for StoredEvent { position, recorded_at, envelope, .. } in
-            self.store.find(&filter, 10_000).await?
+            self.store.find(&filter, ALL_EVENTS).await?
         {
             self.log.line(format_args!(
                 "  {position} {} {} {} v{} {} by {} recorded {}",
