@@ -22,7 +22,7 @@ struct State {
     seed: u64,
     /// Of how many messages one is poisoned; 0 for none.
     one_in: u64,
-    repaired: BTreeSet<String>,
+    repaired: BTreeSet<(String, String)>,
     all_repaired: bool,
     met: BTreeSet<Met>,
     deadly: bool,
@@ -62,9 +62,10 @@ pub(crate) fn begin(seed: u64, one_in: u64) {
     STATE.set(State { seed, one_in, ..State::default() });
 }
 
-/// Takes the poison out of the event with this id.
-pub(crate) fn repair(id: &str) {
-    STATE.with_borrow_mut(|state| state.repaired.insert(id.to_owned()));
+/// Takes the poison out of the message with this id, for this service.
+pub(crate) fn repair(service: &str, id: &str) {
+    let one = (service.to_owned(), id.to_owned());
+    STATE.with_borrow_mut(|state| state.repaired.insert(one));
 }
 
 /// Takes the poison out of everything.
@@ -90,7 +91,10 @@ pub(crate) fn process_begins() {
 /// How the message is poisoned for this service, if it is.
 fn poison(service: &'static str, id: &str, among: &[Poison]) -> Option<Poison> {
     STATE.with_borrow(|state| {
-        if state.one_in == 0 || state.all_repaired || state.repaired.contains(id) {
+        if state.one_in == 0
+            || state.all_repaired
+            || state.repaired.contains(&(service.to_owned(), id.to_owned()))
+        {
             return None;
         }
         let mut hasher = DefaultHasher::new();

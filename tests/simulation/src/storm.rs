@@ -274,8 +274,8 @@ async fn operate(world: &mut World, discarded: u32) -> anyhow::Result<()> {
     let Some((name, letter)) = world.chance.any(&parked).cloned() else { return Ok(()) };
     let discards = world.chance.percent(discarded);
     if !discards && world.chance.percent(60) {
-        poison::repair(&letter.id);
-        poison::repair(&letter.lane);
+        poison::repair(name.as_str(), &letter.id);
+        poison::repair(name.as_str(), &letter.lane);
     }
     let status = if discards { DeadLetterStatus::Discarded } else { DeadLetterStatus::Retrying };
     world.settle(name, &letter, status).await?;
