@@ -166,13 +166,20 @@ pub(crate) async fn run_with(arguments: &[String], variables: &[(&str, &str)]) -
 /// Runs a command to its end, which must come within this time.
 pub(crate) async fn finish(command: Command, within: Duration) -> Ended {
     let shown = format!("{command:?}");
+    let ended = ends(command, within).await;
+    ended.unwrap_or_else(|| panic!("not within {within:?}: {shown}"))
+}
+
+/// The same; none if that takes longer.
+pub(crate) async fn ends(command: Command, within: Duration) -> Option<Ended> {
+    let shown = format!("{command:?}");
     let mut command = tokio::process::Command::from(command);
     let output = command.stdin(Stdio::null()).kill_on_drop(true).output();
-    let output = tokio::time::timeout(within, output).await;
-    let output = output.unwrap_or_else(|_| panic!("not within {within:?}: {shown}"));
+    let output = tokio::time::timeout(within, output).await.ok()?;
     let output = output.unwrap_or_else(|error| panic!("{shown}: {error}"));
     let text = |bytes| String::from_utf8(bytes).expect("it writes UTF-8");
-    Ended { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+    let (stdout, stderr) = (text(output.stdout), text(output.stderr));
+    Some(Ended { code: output.status.code(), stdout, stderr })
 }
 
 /// The executable with nothing from the environment of the tests that it would heed.
