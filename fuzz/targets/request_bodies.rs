@@ -42,7 +42,7 @@ async fn repeat(submitted: Submitted<Form>) -> Json<Form> {
 fn ask(body: Vec<u8>) -> (StatusCode, Vec<u8>) {
     let request = Request::post("/").header("content-type", "application/json");
     let request = request.body(Body::from(body)).expect("a request");
-    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
     runtime.block_on(async {
         let router: Router = Router::new().route("/", post(repeat));
         let answer = router.oneshot(request).await.expect("an answer");
