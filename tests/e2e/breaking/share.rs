@@ -8,14 +8,23 @@ use crate::support::{Stopwatch, variable};
 const MINUTES: u64 = 15;
 /// What all cases take that do not repeat themselves, and the checks of the others.
 const FIXED: Duration = Duration::from_mins(12);
+/// What both databases take more in a run in which snapshots are held for long.
+const LONG_SNAPSHOTS: Duration = Duration::from_mins(24);
+/// The minutes of such a run at least.
+const LONG_RUN: u64 = 45;
 /// The parts of all cases that do.
 const PARTS: u32 = 22;
 /// How many cases run at a time.
 const AT_A_TIME: u32 = 2;
 
 /// How long the whole run is to take.
-pub(super) fn minutes() -> u64 {
+fn minutes() -> u64 {
     variable("WAYBILL_TEST_MINUTES", MINUTES)
+}
+
+/// Whether snapshots are held for ten minutes each.
+pub(super) fn is_long() -> bool {
+    minutes() >= LONG_RUN
 }
 
 /// Runs from its start.
@@ -31,7 +40,8 @@ impl Share {
     /// So many parts of the time that is left for repeating.
     pub(super) fn of(parts: u32) -> Self {
         let whole = Duration::from_mins(minutes());
-        let time = whole.saturating_sub(FIXED) * AT_A_TIME * parts / PARTS;
+        let fixed = if is_long() { FIXED + LONG_SNAPSHOTS } else { FIXED };
+        let time = whole.saturating_sub(fixed) * AT_A_TIME * parts / PARTS;
         Self { time, watch: Stopwatch::start(), least: 1, rounds: 0 }
     }
 

@@ -7,7 +7,7 @@ use serde_json::Value;
 use sqlx::{AnyConnection, Connection as _};
 use waybill_runtime::Timestamp;
 
-use super::share::minutes;
+use super::share::is_long;
 use super::tally;
 use crate::load::{Answered, Load, each_exists_once};
 use crate::support::{Kind, Stack, World};
@@ -19,8 +19,7 @@ const CLIENTS: usize = 6;
 const UNHURRIED: Duration = Duration::from_secs(1);
 /// How long both are compared before there is a snapshot.
 const BEFORE: Duration = Duration::from_secs(10);
-/// How long it is held open, of a run of at least so many minutes and of a shorter one.
-const LONG_RUN: u64 = 45;
+/// How long it is held open in a long run, and in another.
 const HELD_LONG: Duration = Duration::from_mins(10);
 const HELD: Duration = Duration::from_secs(50);
 /// What the snapshot may cost.
@@ -94,7 +93,7 @@ async fn snapshot(stack: &Stack, kind: Kind) -> Vec<AnyConnection> {
 }
 
 async fn a_snapshot_that_is_held_open_slows_nobody_down(kind: Kind) {
-    let held = if minutes() >= LONG_RUN { HELD_LONG } else { HELD };
+    let held = if is_long() { HELD_LONG } else { HELD };
     let mut pair = Pair([House::open(kind).await, House::open(kind).await]);
     let before = ratio(pair.at_work(BEFORE, Duration::ZERO).await);
     let snapshot = snapshot(&pair.0[0].stack, kind).await;
