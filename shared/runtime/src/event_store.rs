@@ -141,9 +141,10 @@ impl EventStore {
 
     /// Gives a new event store its id.
     async fn name(&self, id: Uuid) -> Result<(), StoreError> {
-        let known: i64 = sqlx::query_scalar("select count(*) from log")
-            .fetch_one(self.database.reader())
-            .await?;
+        let mut reader = self.database.reader().await?;
+        let known: i64 =
+            sqlx::query_scalar("select count(*) from log").fetch_one(&mut *reader).await?;
+        reader.give_back();
         if known > 0 {
             return Ok(());
         }
@@ -251,16 +252,20 @@ impl EventStore {
 
     /// How much of a source's outbox is here.
     pub async fn cursor(&self, source: &str) -> Result<Cursor, StoreError> {
-        let mut connection = self.database.reader().acquire().await?;
-        cursor(&mut connection, source).await
+        let mut reader = self.database.reader().await?;
+        let cursor = cursor(&mut reader, source).await?;
+        reader.give_back();
+        Ok(cursor)
     }
 
     /// The newest position.
     pub async fn head(&self) -> Result<Position, StoreError> {
         in_time(limits::READ, async {
+            let mut reader = self.database.reader().await?;
             let head: i64 = sqlx::query_scalar("select coalesce(max(position), 0) from event")
-                .fetch_one(self.database.reader())
+                .fetch_one(&mut *reader)
                 .await?;
+            reader.give_back();
             Ok(Position(head))
         })
         .await
@@ -276,12 +281,12 @@ impl EventStore {
         types: &str,
         limit: usize,
     ) -> Result<Page, StoreError> {
-        let mut connection = self.database.reader().acquire().await?;
+        let mut reader = self.database.reader().await?;
         let (log_id, head): (String, i64) = sqlx::query_as(
             "select coalesce((select max(id) from log), ''), \
              coalesce((select max(position) from event), 0)",
         )
-        .fetch_one(&mut *connection)
+        .fetch_one(&mut *reader)
         .await?;
         let last = after.plus(limit * limits::LOG_WINDOW_FACTOR).min(Position(head));
         let rows = sqlx::query(concat!(
@@ -293,8 +298,9 @@ impl EventStore {
         .bind(last.0.max(after.0))
         .bind(types)
         .bind(limit_to_bind(limit + 2))
-        .fetch_all(&mut *connection)
+        .fetch_all(&mut *reader)
         .await?;
+        reader.give_back();
         let mut events: Vec<StoredEvent> = rows.iter().map(read).collect::<Result<_, _>>()?;
         let anchor =
             (events.first().is_some_and(|event| event.position == after)).then(|| events.remove(0));
@@ -304,11 +310,13 @@ impl EventStore {
 
     /// How long the oldest event after a place has been here.
     pub(crate) async fn age_after(&self, position: Position) -> Result<Duration, StoreError> {
+        let mut reader = self.database.reader().await?;
         let recorded: Option<i64> =
             sqlx::query_scalar("select recorded_at from event where position = $1")
                 .bind(position.next().0)
-                .fetch_optional(self.database.reader())
+                .fetch_optional(&mut *reader)
                 .await?;
+        reader.give_back();
         let now = self.clock.now();
         Ok(recorded.map_or(Duration::ZERO, |recorded| now.since(Timestamp(recorded))))
     }
@@ -316,10 +324,12 @@ impl EventStore {
     /// One event.
     pub async fn event(&self, id: EventId) -> Result<Option<StoredEvent>, StoreError> {
         in_time(limits::READ, async {
+            let mut reader = self.database.reader().await?;
             let row = sqlx::query(concat!(stored_event!(), " where id = $1"))
                 .bind(id.to_string())
-                .fetch_optional(self.database.reader())
+                .fetch_optional(&mut *reader)
                 .await?;
+            reader.give_back();
             row.as_ref().map(read).transpose()
         })
         .await
@@ -348,13 +358,15 @@ impl EventStore {
     /// The last position recorded by then; 0 if none was.
     pub async fn position_at(&self, time: Timestamp) -> Result<Position, StoreError> {
         in_time(limits::READ, async {
+            let mut reader = self.database.reader().await?;
             let position: Option<i64> = sqlx::query_scalar(
                 "select position from event where recorded_at <= $1 \
              order by recorded_at desc, position desc limit 1",
             )
             .bind(time.0)
-            .fetch_optional(self.database.reader())
+            .fetch_optional(&mut *reader)
             .await?;
+            reader.give_back();
             Ok(Position(position.unwrap_or(0)))
         })
         .await
@@ -368,6 +380,7 @@ impl EventStore {
     ) -> Result<Vec<StoredEvent>, StoreError> {
         in_time(limits::READ, async {
             let (sql, key) = filter.statement();
+            let mut reader = self.database.reader().await?;
             let rows = sqlx::query(sql)
                 .bind(filter.after.0)
                 .bind(filter.before.0)
@@ -377,8 +390,9 @@ impl EventStore {
                 .bind(filter.stream.clone().unwrap_or_default())
                 .bind(filter.kind.clone().unwrap_or_default())
                 .bind(filter.source.clone().unwrap_or_default())
-                .fetch_all(self.database.reader())
+                .fetch_all(&mut *reader)
                 .await?;
+            reader.give_back();
             rows.iter().map(read).collect()
         })
         .await

@@ -39,7 +39,7 @@ pub async fn rebuild<S: Service>(
     let mut turn = database.take_turn(CommitPoint::Rebuild).await?;
     S::Tables::default().visit(&mut Clear(&mut turn)).await?;
     timers::clear(&mut turn).await?;
-    let total = outbox::head(database.reader()).await?;
+    let total = outbox::head(&mut turn).await?;
     let mut position = Position(0);
     loop {
         let page = outbox::page(&mut turn, S::NAME, position.next(), limits::FOLD_PAGE).await?;

@@ -80,7 +80,7 @@ impl<S: Service> Handle<S> {
 
     /// One row.
     pub async fn get<R: Row>(&self, key: &R::Key) -> Result<Option<R>, StoreError> {
-        in_time(limits::READ, rows::get(self.core.database.reader(), key)).await
+        in_time(limits::READ, rows::get(&self.core.database, key)).await
     }
 
     /// One row, as soon as its version is not among `seen`, or as it is after `patience`.
@@ -114,16 +114,16 @@ impl<S: Service> Handle<S> {
         after: Option<&str>,
         limit: usize,
     ) -> Result<Vec<R>, StoreError> {
-        in_time(limits::READ, rows::list(self.core.database.reader(), filters, after, limit)).await
+        in_time(limits::READ, rows::list(&self.core.database, filters, after, limit)).await
     }
 
     /// How far the consumer is in the event store.
     pub async fn consumer_status(&self) -> Result<Progress, StoreError> {
         in_time(limits::READ, async {
             let core = &self.core;
-            let mut reader = core.database.reader().acquire().await?;
+            let mut reader = core.database.reader().await?;
             let saved = checkpoint::newest(&mut reader).await?.anchor.position;
-            drop(reader);
+            reader.give_back();
             let position = saved.max(Position(core.gauges.consumed.get()));
             let head = core.event_store.head().await?;
             let age = core.event_store.age_after(position).await?;
@@ -138,9 +138,10 @@ impl<S: Service> Handle<S> {
         in_time(limits::READ, async {
             let core = &self.core;
             let position = core.event_store.cursor(S::NAME).await?.position;
-            let head = outbox::head(core.database.reader()).await?;
-            let mut reader = core.database.reader().acquire().await?;
+            let mut reader = core.database.reader().await?;
+            let head = outbox::head(&mut reader).await?;
             let waiting = outbox::page(&mut reader, S::NAME, position.next(), 1).await?;
+            reader.give_back();
             let now = core.clock.now();
             let age =
                 waiting.first().map_or(Duration::ZERO, |event| now.since(event.envelope.time));
@@ -154,7 +155,7 @@ impl<S: Service> Handle<S> {
         let (outbox, consumer, dead_letters, counts) = tokio::join!(
             tokio::time::timeout(patience, self.outbox_status()),
             tokio::time::timeout(patience, self.consumer_status()),
-            tokio::time::timeout(patience, dead_letters::counts(self.core.database.reader())),
+            tokio::time::timeout(patience, dead_letters::counts(&self.core.database)),
             tokio::time::timeout(patience, counts::counts(&self.core)),
         );
         Readings {
@@ -172,8 +173,7 @@ impl<S: Service> Handle<S> {
         after: Option<&str>,
         limit: usize,
     ) -> Result<Vec<DeadLetter>, StoreError> {
-        let listing =
-            dead_letters::list(self.core.database.reader(), status, after.unwrap_or(""), limit);
+        let listing = dead_letters::list(&self.core.database, status, after.unwrap_or(""), limit);
         in_time(limits::READ, listing).await
     }
 

@@ -23,8 +23,12 @@ pub(crate) async fn tell(store: EventStore, ending: CancellationToken) {
         let head = *appends.borrow_and_update();
         // A number of ours in a constant text: the statement takes no parameters.
         let notify = AssertSqlSafe(format!("notify {CHANNEL}, '{head}'"));
-        let notifying =
-            async { Ok(sqlx::raw_sql(notify).execute(store.database().reader()).await?) };
+        let notifying = async {
+            let mut connection = store.database().reader().await?;
+            sqlx::raw_sql(notify).execute(&mut *connection).await?;
+            connection.give_back();
+            Ok(())
+        };
         if let Err(error) = in_time(limits::READ, notifying).await {
             debug!(%error, "could not notify other processes; they look by themselves");
         }

@@ -178,8 +178,7 @@ impl Runtime {
         for database in self.databases.into_inner().unwrap_or_else(PoisonError::into_inner) {
             closing.spawn(async move { database.close().await });
         }
-        // A read that nobody waits for any more may hold a connection; nothing is lost with it.
-        drop(tokio::time::timeout(limits::RELEASE, closing.join_all()).await);
+        closing.join_all().await;
     }
 
     fn run_writer<S: Service>(&self, core: Arc<Core<S>>, jobs: mpsc::Receiver<Job<S>>) {

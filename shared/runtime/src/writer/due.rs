@@ -19,9 +19,9 @@ impl<S: Service> Writer<S> {
     /// Handles timers that came due, as one unit.
     pub async fn step_timers(&mut self, limit: usize) -> Result<Step, StoreError> {
         let core = Arc::clone(&self.core);
-        let due = timers::due(core.database.reader(), core.clock.now(), limit).await?;
+        let due = timers::due(&core.database, core.clock.now(), limit).await?;
         if due.is_empty() {
-            self.next_due = timers::next_due(core.database.reader()).await?;
+            self.next_due = timers::next_due(&core.database).await?;
             return Ok(Step::Idle);
         }
         let count = due.len();

@@ -245,8 +245,9 @@ impl<S: Service> Writer<S> {
     /// Reads the checkpoint, at the beginning and after a commit that failed.
     async fn read_checkpoint(&mut self) -> Result<(), StoreError> {
         if self.consumer.is_none() {
-            let mut reader = self.core.database.reader().acquire().await?;
+            let mut reader = self.core.database.reader().await?;
             let committed = checkpoint::newest(&mut reader).await?;
+            reader.give_back();
             let saved_at = self.core.clock.now();
             self.consumer = Some(Consumer { seen: committed.clone(), committed, saved_at });
         }

@@ -18,7 +18,7 @@ impl<S: Service> Writer<S> {
     /// Tries dead letters again that an operator wants tried, in the order of their lanes.
     pub async fn step_retries(&mut self, limit: usize) -> Result<Step, StoreError> {
         let core = Arc::clone(&self.core);
-        let listed = dead_letters::retrying(core.database.reader(), limit).await?;
+        let listed = dead_letters::retrying(&core.database, limit).await?;
         if listed.is_empty() {
             self.careful_retries = false;
             return Ok(Step::Idle);
