@@ -75,6 +75,14 @@ pub(crate) enum Command {
     ///
     /// For the health checks of containers, which have no other program. Asks for that process alone.
     Healthcheck(ServerAddress),
+    /// Judge whether a deployment keeps its promises, over HTTP alone, with orders of its own.
+    ///
+    /// Concurrent customers order, repeat, cancel, pay in and look, each request under a key. From
+    /// the answers and from what is there in the end follows whether anything was lost, doubled,
+    /// oversold, reordered or left hanging. Exit code 0 if nothing was, 1 if something was, 2 if
+    /// there is no verdict. It brings products and customers of its own, whose names begin with
+    /// judge-, and leaves them there.
+    Judge(JudgeOptions),
     /// Prove that every table is the fold of its outbox, and the event store the outboxes.
     ///
     /// Names the first difference and exits with 1 if there is one. May run beside a server.
@@ -235,6 +243,48 @@ pub(crate) struct VerifyOptions {
     #[arg(value_name = "SERVICE")]
     pub(crate) services: Vec<Name>,
     /// Print the result as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct JudgeOptions {
+    #[command(flatten)]
+    pub(crate) address: ServerAddress,
+    /// Judge a private deployment instead, which is killed, stopped and paused at random meanwhile:
+    /// one process on SQLite, or with --database-url a process for each service on Postgres.
+    #[arg(long = "break")]
+    pub(crate) breaking: bool,
+    /// Postgres server for it: a database waybill_judge_... is made there and dropped in the end.
+    /// The one that the address names is left alone.
+    #[arg(
+        long,
+        env = "WAYBILL_JUDGE_DATABASE_URL",
+        value_name = "URL",
+        hide_env_values = true,
+        requires = "breaking"
+    )]
+    pub(crate) database_url: Option<String>,
+    /// How often something goes wrong with it, on average.
+    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = duration, requires = "breaking")]
+    pub(crate) kill_every: Duration,
+    /// How long customers order.
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
+    pub(crate) duration: Duration,
+    /// How many orders they place, instead of a time.
+    #[arg(long, conflicts_with = "duration")]
+    pub(crate) orders: Option<u64>,
+    /// How many customers order at once.
+    #[arg(long, default_value_t = 16, value_parser = customers)]
+    pub(crate) customers: usize,
+    /// How long orders have to come to their ends once the last is placed.
+    #[arg(long, value_name = "TIME", default_value = "1m", value_parser = duration)]
+    pub(crate) settle: Duration,
+    /// What the choices of customers follow from; random if left out. What meets what in the
+    /// deployment is not repeated by it.
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
+    /// Print JSON, for programs.
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -432,6 +482,12 @@ where
     T: FromStr<Err = String> + Clone + Send + Sync + 'static,
 {
     PossibleValuesParser::new(texts).try_map(|text| text.parse::<T>())
+}
+
+/// A crowd that one machine can play.
+fn customers(text: &str) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|number| (1..=1_000).contains(number));
+    number.ok_or_else(|| "must be a whole number from 1 to 1000".to_owned())
 }
 
 fn carrier(text: &str) -> Result<CarrierMode, String> {

@@ -162,6 +162,11 @@ pub(crate) fn text(value: &Value, path: &str) -> String {
     }
 }
 
+/// A number within a JSON value, by its path; 0 if it is not there.
+pub(crate) fn number(value: &Value, path: &str) -> i64 {
+    text(value, path).parse().unwrap_or_default()
+}
+
 /// The items of a list.
 pub(crate) fn items(list: &Value) -> impl Iterator<Item = &Value> {
     list.get("items").and_then(Value::as_array).into_iter().flatten()

@@ -8,6 +8,7 @@
 //! - [`proof`]: verify, rebuild, rewind, migrate.
 //! - [`peers`], [`readiness`], [`healthcheck`]: whether processes are ready, asked from another one.
 //! - [`client`], [`show`]: the HTTP API from a terminal.
+//! - [`judge`]: whether a deployment keeps its promises, asked over HTTP while it is broken.
 //! - [`demo`]: all of it at once, to look at.
 
 mod cli;
@@ -15,6 +16,7 @@ mod client;
 mod commands;
 mod demo;
 mod healthcheck;
+mod judge;
 mod otel;
 mod peers;
 mod proof;
@@ -34,6 +36,7 @@ use waybill_runtime::trace::Tracer;
 
 use crate::cli::{BadSecret, Cli, Command};
 use crate::client::ClientError;
+use crate::judge::CannotJudge;
 use crate::otel::{CannotTrace, Traces};
 
 /// How long the end waits for threads that are stuck, such as in the lookup of a name.
@@ -42,6 +45,10 @@ const STUCK: Duration = Duration::from_secs(1);
 fn main() -> ExitCode {
     let cli = Cli::parse();
     log(cli.quiet_by_default());
+    #[cfg(feature = "failpoints")]
+    if let Err(error) = waybill_runtime::failpoints::arm_from_environment() {
+        return complain(&error.into());
+    }
     let traces = match Traces::start(&cli) {
         Ok(traces) => traces,
         Err(error) => return complain(&error.into()),
@@ -73,6 +80,7 @@ async fn run(cli: Cli, tracer: &Tracer) -> anyhow::Result<ExitCode> {
         Command::Audit { server, command } => commands::audit(&server, command).await,
         Command::DeadLetters { server, command } => commands::dead_letters(&server, command).await,
         Command::Healthcheck(server) => healthcheck::healthcheck(&server).await,
+        Command::Judge(options) => judge::judge(options).await,
         Command::Verify(options) => proof::verify(&options).await,
         Command::Rebuild(options) => proof::rebuild(&options).await,
         Command::Rewind(options) => proof::rewind(&options).await,
@@ -101,6 +109,7 @@ fn complain(error: &anyhow::Error) -> ExitCode {
         || error.is::<OpenError>()
         || error.is::<BadSecret>()
         || error.is::<CannotTrace>()
+        || error.is::<CannotJudge>()
         || error.is::<serve::CannotListen>()
         || error.is::<peers::BadDeployment>();
     ExitCode::from(if setup { 2 } else { 1 })

@@ -77,7 +77,7 @@ async fn every_command_explains_itself() {
                  order inventory logistics user audit";
     let server = "--server WAYBILL_SERVER --json";
     let services = "order inventory logistics user";
-    let commands = "serve demo order audit dead-letters healthcheck verify rebuild rewind \
+    let commands = "serve demo order audit dead-letters healthcheck judge verify rebuild rewind \
                     migrate";
     let explained = [
         ("", format!("{commands} {serve} {store}")),
@@ -103,6 +103,13 @@ async fn every_command_explains_itself() {
         ("dead-letters retry", format!("<ID> {services} {server}")),
         ("dead-letters discard", format!("<ID> {services} {server}")),
         ("healthcheck", "--server WAYBILL_SERVER http://127.0.0.1:8080".to_owned()),
+        (
+            "judge",
+            format!(
+                "--break --database-url WAYBILL_JUDGE_DATABASE_URL --kill-every 2s --duration 30s \
+                 --orders --customers --settle --seed {server}"
+            ),
+        ),
         ("verify", format!("--json {services} {store}")),
         ("rebuild", format!("{services} {store}")),
         ("rewind", format!("{services} {store}")),

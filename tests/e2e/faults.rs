@@ -214,6 +214,19 @@ async fn a_second_process_on_the_same_folder_is_refused_in_a_sentence() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_was_stopped_leaves_each_database_in_one_file() {
+    let mut stack = Stack::start(Kind::Sqlite).await;
+    let ada = stack.user(2_000).await;
+    stack.product("TEA", 250, 10).await;
+    stack.order(&ada, &[("TEA", 2)]).await;
+    stack.stop().await;
+    let files = std::fs::read_dir(stack.store().folder()).expect("it is there");
+    let names = files.map(|file| file.expect("a file").file_name().into_string().expect("letters"));
+    let journals: Vec<String> = names.filter(|name| name.contains(".db-")).collect();
+    assert_eq!(journals, [""; 0], "a copy of the databases is a copy of everything");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_postgres_that_would_lose_answered_commits_is_refused_by_the_name_of_the_setting() {
     let store = Store::new(Kind::Postgres).await;
     let (_, name, server) = store.database();

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use futures_util::{StreamExt as _, stream};
 use reqwest::Method;
 use serde_json::Value;
 use tokio::sync::watch;
@@ -16,6 +18,12 @@ use crate::support::{Client, PATIENCE, Stopwatch, World, make};
 const PAUSE: Duration = Duration::from_millis(30);
 /// How long a request that was repeated all the time may stay without an answer.
 const BOUND: Duration = Duration::from_mins(1);
+
+/// Requests that are repeated at one time, to be compared with their first answers.
+const REPEATED_AT_ONCE: usize = 16;
+
+/// How many loads there were so far, so that each has keys of its own.
+static LOADS: AtomicU32 = AtomicU32::new(0);
 
 /// A running load.
 pub(crate) struct Load {
@@ -65,6 +73,7 @@ impl Load {
         let (answered, refused, given_up) =
             (answered.subscribe(), refused.subscribe(), given_up.subscribe());
         let goes_on = watch::Sender::new(true);
+        let load = LOADS.fetch_add(1, Ordering::Relaxed);
         let mut running = JoinSet::new();
         for number in 0..clients {
             let (client, world, counts) = (client.clone(), world.clone(), counts.clone());
@@ -72,7 +81,7 @@ impl Load {
             running.spawn(async move {
                 let mut done = Vec::new();
                 while done.len() < each && *goes_on.borrow() {
-                    let (key, request) = request(&world, number, done.len());
+                    let (key, request) = request(&world, load, number, done.len());
                     let placing =
                         tokio::time::timeout(BOUND, place(&client, &key, request, &counts));
                     let placed = placing.await;
@@ -130,10 +139,10 @@ async fn reached(count: &mut watch::Receiver<usize>, least: usize) {
 }
 
 /// The key, and the order with the key in it, so that an order tells which request it is of.
-fn request(world: &World, client: usize, number: usize) -> (String, Value) {
+fn request(world: &World, load: u32, client: usize, number: usize) -> (String, Value) {
     let (customer, _) = &world.customers[client % world.customers.len()];
     let (sku, ..) = &world.products[(client + number) % world.products.len()];
-    let key = format!("load-{client}-{number}");
+    let key = format!("load-{load}-{client}-{number}");
     let mut order = make::order(customer, &[(sku, 1)]);
     order["ship_to"]["line2"] = Value::from(key.clone());
     (key, order)
@@ -180,13 +189,16 @@ pub(crate) async fn each_exists_once(
         let twice = by_key.insert(key, order);
         assert!(twice.is_none(), "{key} was placed twice: {twice:?} and {order:?}");
     }
-    for Answered { key, request, order, .. } in answered {
+    for Answered { key, order, .. } in answered {
         let found = by_key.get(key.as_str()).unwrap_or_else(|| panic!("{key} is lost: {order}"));
         for part in ["id", "number", "customer_id", "lines", "total", "placed_at"] {
             assert_eq!(found[part], order[part], "{part} of {key}");
         }
-        let ask = client.ask(Method::POST, "/v1/orders").key(key).json(request);
-        let again = ask.send().await.expect(201);
-        assert_eq!(again.body, *order, "the answer under {key}");
     }
+    let repeated = stream::iter(answered).for_each_concurrent(REPEATED_AT_ONCE, async |one| {
+        let ask = client.ask(Method::POST, "/v1/orders").key(&one.key).json(&one.request);
+        let again = ask.send().await.expect(201);
+        assert_eq!(again.body, one.order, "the answer under {}", one.key);
+    });
+    repeated.await;
 }

@@ -38,13 +38,16 @@ macro_rules! on_every_deployment {
 
 mod apart;
 mod audit;
+mod breaking;
 mod commands;
 mod containers;
 mod document;
 mod errors;
 mod faults;
+mod hostile;
 mod idempotency;
 mod journeys;
+mod judge;
 mod load;
 mod metrics;
 mod peers;

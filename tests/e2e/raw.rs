@@ -25,6 +25,16 @@ impl Connection {
         self.stream.write_all(text.as_bytes()).await.expect("the server reads");
     }
 
+    /// The same to a server that may have closed the connection.
+    pub(crate) async fn try_send(&mut self, text: &str) -> std::io::Result<()> {
+        self.stream.write_all(text.as_bytes()).await
+    }
+
+    /// Says that nothing more will be sent.
+    pub(crate) async fn close_half(&mut self) {
+        self.stream.shutdown().await.expect("the connection is open");
+    }
+
     /// Reads until this has come.
     pub(crate) async fn until(&mut self, text: &str) {
         while !String::from_utf8_lossy(&self.received).contains(text) {

@@ -17,8 +17,8 @@ use waybill_runtime::{
     DecodeError, EventId, EventStore, Filter, Position, StoreError, StoredEvent,
 };
 use waybill_web::{
-    Filtered, Items, ListProblems, Listing, Named, NestedListProblems, PageQuery, Problem,
-    ReadProblems,
+    ByPosition, Filtered, Items, ListProblems, Listing, Named, NestedListProblems, PageQuery,
+    Problem, ReadProblems,
 };
 
 use crate::history::{EventView, Graph};
@@ -56,7 +56,7 @@ pub fn routes(audit: Audit) -> OpenApiRouter {
 /// Find events.
 #[utoipa::path(
     get, path = "/v1/audit/events", tag = "audit",
-    params(EventParams, DirectionParam, PageQuery),
+    params(EventParams, DirectionParam, PageQuery<ByPosition>),
     responses((status = 200, description = "A page of events.", body = Items<EventView>), ListProblems),
 )]
 async fn list_events(

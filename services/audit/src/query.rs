@@ -3,10 +3,14 @@
 use std::str::FromStr;
 
 use utoipa::IntoParams;
+use utoipa::openapi::Schema;
+use utoipa::openapi::schema::{
+    KnownFormat, ObjectBuilder, OneOfBuilder, SchemaFormat, SchemaType, Type,
+};
 use uuid::Uuid;
 use waybill_contract::{OrderId, Text};
 use waybill_runtime::{EventId, EventStore, Filter, Position, StoreError, Timestamp, text_enum};
-use waybill_web::{Filters, QueryFields};
+use waybill_web::{ByPosition, Filters, QueryFields};
 
 text_enum! {
     /// Which end of the event store comes first.
@@ -34,7 +38,7 @@ pub(crate) struct EventQuery {
 }
 
 impl Filters for EventQuery {
-    type Cursor = Place;
+    type Place = ByPosition;
 
     fn take(query: &mut QueryFields) -> Self {
         let direction = query.optional("direction");
@@ -103,7 +107,7 @@ pub(crate) struct StreamQuery {
 }
 
 impl Filters for StreamQuery {
-    type Cursor = Place;
+    type Place = ByPosition;
 
     fn take(query: &mut QueryFields) -> Self {
         let mut events = EventQuery::take_undirected(query);
@@ -173,7 +177,7 @@ impl FromStr for At {
 pub(crate) struct StateQuery(pub(crate) Option<At>);
 
 impl Filters for StateQuery {
-    type Cursor = Place;
+    type Place = ByPosition;
 
     fn take(query: &mut QueryFields) -> Self {
         Self(query.optional("at"))
@@ -192,13 +196,13 @@ pub(crate) struct EventParams {
     #[param(required = false, format = "uuid")]
     correlation_id: String,
     /// Only one stream, such as `order-{id}`.
-    #[param(required = false, min_length = 1, max_length = 200)]
+    #[param(required = false, value_type = Text)]
     stream: String,
     /// Only events of one name, such as `order.placed`.
-    #[param(required = false, min_length = 1, max_length = 200)]
+    #[param(required = false, value_type = Text)]
     r#type: String,
     /// Only what one service wrote, such as `order`.
-    #[param(required = false, min_length = 1, max_length = 200)]
+    #[param(required = false, value_type = Text)]
     source: String,
     /// Only what was recorded at this time or later.
     #[param(required = false, format = "date-time")]
@@ -227,6 +231,17 @@ pub(crate) struct DirectionParam {
 #[expect(dead_code, reason = "only describes the query")]
 pub(crate) struct AtParam {
     /// A position, or an RFC 3339 time: the last position recorded by then. Now, if not said.
-    #[param(required = false, example = "42")]
+    #[param(required = false, example = "42", schema_with = position_or_time)]
     at: String,
+}
+
+fn position_or_time() -> Schema {
+    let position = ObjectBuilder::new()
+        .schema_type(SchemaType::Type(Type::Integer))
+        .minimum(Some(0))
+        .maximum(Some(i64::MAX));
+    let time = ObjectBuilder::new()
+        .schema_type(SchemaType::Type(Type::String))
+        .format(Some(SchemaFormat::KnownFormat(KnownFormat::DateTime)));
+    Schema::OneOf(OneOfBuilder::new().item(position).item(time).build())
 }

@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use futures_util::Stream;
 use futures_util::stream::unfold;
 use tokio::sync::watch;
+use utoipa::IntoParams;
 use waybill_runtime::limits::{PAGE_MAX, POLL};
 use waybill_runtime::{Filter, Position, StoreError, StoredEvent, Timestamp};
 use waybill_web::{Filtered, InvalidField, ListProblems, Problem};
@@ -39,6 +40,16 @@ impl<S: Send + Sync> FromRequestParts<S> for LastEventId {
     }
 }
 
+/// The headers of the stream, for the document.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "only describes the headers")]
+struct WatchHeaders {
+    /// The position after which to go on.
+    #[param(rename = "Last-Event-ID", required = false, minimum = 0)]
+    last_event_id: i64,
+}
+
 /// Watch events come in.
 ///
 /// Server-sent events, from the first that fits on and then as they come. The `id` of each is its
@@ -46,7 +57,7 @@ impl<S: Send + Sync> FromRequestParts<S> for LastEventId {
 /// `Last-Event-ID` misses none.
 #[utoipa::path(
     get, path = "/v1/audit/stream", tag = "audit",
-    params(EventParams, ("Last-Event-ID" = Option<i64>, Header, description = "The position after which to go on.")),
+    params(EventParams, WatchHeaders),
     responses(
         (status = 200, description = "The events.", body = String, content_type = "text/event-stream"),
         ListProblems,

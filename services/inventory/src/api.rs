@@ -10,7 +10,7 @@ use waybill_contract::values::LARGEST_QUANTITY;
 use waybill_contract::{Invalid, Money, Quantity, Sku, Text};
 use waybill_runtime::{Answer, Timestamp, Version};
 use waybill_web::{
-    App, ChangeHeaders, ChangeProblems, ConflictProblem, CreateHeaders, CreateProblems,
+    App, ByName, ChangeHeaders, ChangeProblems, ConflictProblem, CreateHeaders, CreateProblems,
     InvalidField, Items, ListProblems, Listing, Named, PageQuery, Problem, ReadHeaders,
     ReadProblems, Seen, Submitted, Unfiltered,
 };
@@ -179,7 +179,7 @@ async fn add_product(
 
 /// List products, in the order of their SKUs.
 #[utoipa::path(
-    get, path = "/v1/products", tag = "products", params(PageQuery),
+    get, path = "/v1/products", tag = "products", params(PageQuery<ByName>),
     responses(
         (status = 200, description = "A page of products.", body = Items<ProductView>),
         ListProblems,
@@ -187,7 +187,7 @@ async fn add_product(
 )]
 async fn list_products(
     State(app): State<App<InventoryService>>,
-    listing: Listing<Unfiltered<Sku>>,
+    listing: Listing<Unfiltered<ByName>>,
 ) -> Result<Items<ProductView>, Problem> {
     app.list::<Product, _>(&[], &listing.page, |product| product.into()).await
 }

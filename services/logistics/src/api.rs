@@ -12,8 +12,9 @@ use utoipa_axum::routes;
 use waybill_contract::{Address, Line, OrderId, Quantity, ShipmentId, Sku, Text};
 use waybill_runtime::{Answer, Timestamp, Version};
 use waybill_web::{
-    App, ChangeHeaders, ChangeProblems, Filters, Items, ListProblems, Listing, Named, PageQuery,
-    Problem, QueryFields, ReadHeaders, ReadProblems, Seen, Submitted, one_of, text_schema,
+    App, ById, ChangeHeaders, ChangeProblems, Filters, Items, ListProblems, Listing, Named,
+    PageQuery, Problem, QueryFields, ReadHeaders, ReadProblems, Seen, Submitted, one_of,
+    text_schema,
 };
 
 use crate::LogisticsService;
@@ -164,7 +165,7 @@ struct ShipmentFilters {
 }
 
 impl Filters for ShipmentFilters {
-    type Cursor = ShipmentId;
+    type Place = ById;
 
     fn take(query: &mut QueryFields) -> Self {
         Self { order_id: query.optional("order_id") }
@@ -179,7 +180,7 @@ impl ShipmentFilters {
 
 /// List parcels, the newest first.
 #[utoipa::path(
-    get, path = "/v1/shipments", tag = "shipments", params(ShipmentFilters, PageQuery),
+    get, path = "/v1/shipments", tag = "shipments", params(ShipmentFilters, PageQuery<ById>),
     responses(
         (status = 200, description = "A page of parcels.", body = Items<ShipmentView>),
         ListProblems,

@@ -12,7 +12,7 @@ use waybill_contract::order::Reason;
 use waybill_contract::{Address, Line, Money, OrderId, Quantity, ShipmentId, Sku, Text, UserId};
 use waybill_runtime::{Answer, Context, Timestamp, Version};
 use waybill_web::{
-    App, ChangeHeaders, ChangeProblems, CreateHeaders, CreateProblems, Filters, InvalidField,
+    App, ById, ChangeHeaders, ChangeProblems, CreateHeaders, CreateProblems, Filters, InvalidField,
     Items, ListProblems, Listing, Named, PageQuery, Problem, QueryFields, ReadHeaders,
     ReadProblems, Seen, Submitted, SubmittedOrEmpty, optional_body, text_schema,
 };
@@ -220,7 +220,7 @@ struct OrderFilters {
 }
 
 impl Filters for OrderFilters {
-    type Cursor = OrderId;
+    type Place = ById;
 
     fn take(query: &mut QueryFields) -> Self {
         Self { customer_id: query.optional("customer_id"), status: query.optional("status") }
@@ -257,7 +257,7 @@ async fn place_order(
 
 /// List orders, the newest first.
 #[utoipa::path(
-    get, path = "/v1/orders", tag = "orders", params(OrderFilters, PageQuery),
+    get, path = "/v1/orders", tag = "orders", params(OrderFilters, PageQuery<ById>),
     responses((status = 200, description = "A page of orders.", body = Items<OrderView>), ListProblems),
 )]
 async fn list_orders(

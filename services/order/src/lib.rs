@@ -7,8 +7,8 @@
 //!
 //! **Tells** of each order `order.placed`, `order.stock_secured` or `order.payment_secured`,
 //! `order.confirmed`, `order.rejected`, `order.cancel_requested`, `order.cancelled`,
-//! `order.dispatched`, `order.delivered` and `order.completed`; and `catalogue.updated` of its own
-//! copy of the catalogue.
+//! `order.dispatched`, `order.delivered`, `order.arrival_told` and `order.completed`; and
+//! `catalogue.updated` of its own copy of the catalogue.
 //!
 //! **Serves** `POST /v1/orders`, `GET /v1/orders`, `GET /v1/orders/{id}` and
 //! `POST /v1/orders/{id}/cancel`.
@@ -46,11 +46,18 @@ impl Service for OrderService {
         "shipment.cancelled",
         "user.notified",
     ];
-    const MIGRATIONS: &'static [Migration] = &[Migration {
-        version: 2001,
-        name: "orders",
-        sql: include_str!("../../../migrations/order/0001_orders.sql"),
-    }];
+    const MIGRATIONS: &'static [Migration] = &[
+        Migration {
+            version: 2001,
+            name: "orders",
+            sql: include_str!("../../../migrations/order/0001_orders.sql"),
+        },
+        Migration {
+            version: 2002,
+            name: "arrival_told",
+            sql: include_str!("../../../migrations/order/0002_arrival_told.sql"),
+        },
+    ];
     const POSTGRES_MIGRATIONS: &'static [Migration] = &[Migration {
         version: 3001,
         name: "views",

@@ -18,7 +18,7 @@ use std::time::Duration;
 use waybill_contract::inventory::StockRejected;
 use waybill_contract::logistics::{ShipmentDelivered, ShipmentDispatched};
 use waybill_contract::order::{
-    CancelReason, CancelRequested, CatalogueUpdated, OrderCancelled, OrderCompleted,
+    self, CancelReason, CancelRequested, CatalogueUpdated, OrderCancelled, OrderCompleted,
     OrderConfirmed, OrderDelivered, OrderDispatched, OrderPlaced, OrderRejected, PaymentSecured,
     Reason, ReasonCode, StockSecured,
 };
@@ -70,6 +70,16 @@ text_enum! {
     }
 }
 
+text_enum! {
+    /// Whether the customer was told of an arrival before it was known here that the parcel left.
+    pub enum ArrivalTold {
+        /// No.
+        No = "no",
+        /// Yes: once it is known that it left, it is known that it arrived, too.
+        Yes = "yes",
+    }
+}
+
 row! {
     /// An order as it stands.
     pub struct Order in orders for OrderEvent {
@@ -107,6 +117,8 @@ row! {
         cancel_comment: text Option<Text>,
         /// Why it did not come to a good end.
         reasons: text Json<Vec<Reason>>,
+        /// Whether the customer was told that it arrived before it was known that it left.
+        arrival_told: text ArrivalTold,
     }
     list newest by id where [];
     list newest by id where [customer_id = "$3"];
@@ -443,7 +455,17 @@ impl Order {
     fn dispatch(&self, parcel: &ShipmentDispatched) -> Vec<OrderEvent> {
         match self.status {
             Status::Confirmed | Status::Cancelling => {
-                vec![self.dispatched(parcel.shipment_id, &parcel.carrier, &parcel.tracking_number)]
+                let order_id = self.id;
+                let mut follows = vec![self.dispatched(
+                    parcel.shipment_id,
+                    &parcel.carrier,
+                    &parcel.tracking_number,
+                )];
+                if self.arrival_told == ArrivalTold::Yes {
+                    follows.push(OrderDelivered { order_id }.into());
+                    follows.push(OrderCompleted { order_id }.into());
+                }
+                follows
             }
             _ => Vec::new(),
         }
@@ -454,10 +476,16 @@ impl Order {
         match self.status {
             Status::Dispatched => vec![delivered],
             // The news of its leaving is still on the way: it did leave.
-            Status::Confirmed | Status::Cancelling => vec![
-                self.dispatched(parcel.shipment_id, &parcel.carrier, &parcel.tracking_number),
-                delivered,
-            ],
+            Status::Confirmed | Status::Cancelling => {
+                let mut follows = vec![
+                    self.dispatched(parcel.shipment_id, &parcel.carrier, &parcel.tracking_number),
+                    delivered,
+                ];
+                if self.arrival_told == ArrivalTold::Yes {
+                    follows.push(OrderCompleted { order_id: self.id }.into());
+                }
+                follows
+            }
             _ => Vec::new(),
         }
     }
@@ -472,13 +500,17 @@ impl Order {
         .into()
     }
 
-    /// The customer was told that it arrived, which may be known here before its arrival is.
+    /// The customer was told that it arrived, which may be known here before its arrival is, and in
+    /// an event store that was filled again from the outboxes even before its leaving.
     fn complete(&self) -> Vec<OrderEvent> {
         let order_id = self.id;
-        match self.status {
-            Status::Delivered => vec![OrderCompleted { order_id }.into()],
-            Status::Dispatched => {
+        match (self.status, self.arrival_told) {
+            (Status::Delivered, _) => vec![OrderCompleted { order_id }.into()],
+            (Status::Dispatched, _) => {
                 vec![OrderDelivered { order_id }.into(), OrderCompleted { order_id }.into()]
+            }
+            (Status::Confirmed | Status::Cancelling, ArrivalTold::No) => {
+                vec![order::ArrivalTold { order_id }.into()]
             }
             _ => Vec::new(),
         }
@@ -551,6 +583,7 @@ impl Evolve for Order {
             OrderEvent::Cancelled(e) => vec![e.order_id],
             OrderEvent::Dispatched(e) => vec![e.order_id],
             OrderEvent::Delivered(e) => vec![e.order_id],
+            OrderEvent::ArrivalTold(e) => vec![e.order_id],
             OrderEvent::Completed(e) => vec![e.order_id],
             OrderEvent::CatalogueUpdated(_) => Vec::new(),
         }
@@ -588,6 +621,7 @@ impl Evolve for Order {
                 order.tracking_number.clone_from(&e.tracking_number);
             }
             OrderEvent::Delivered(_) => order.status = Status::Delivered,
+            OrderEvent::ArrivalTold(_) => order.arrival_told = ArrivalTold::Yes,
             OrderEvent::Completed(_) => order.status = Status::Completed,
             OrderEvent::Placed(_) | OrderEvent::CatalogueUpdated(_) => {}
         }
@@ -615,6 +649,7 @@ impl Order {
             tracking_number: String::new(),
             cancel_comment: None,
             reasons: Json(Vec::new()),
+            arrival_told: ArrivalTold::No,
             version: Version(0),
         }
     }

@@ -8,7 +8,7 @@ mod facts;
 
 use waybill_contract::OrderEvent;
 use waybill_contract::order::{
-    CancelReason, CancelRequested, CatalogueUpdated, OrderCancelled, OrderCompleted,
+    ArrivalTold, CancelReason, CancelRequested, CatalogueUpdated, OrderCancelled, OrderCompleted,
     OrderDelivered, PaymentSecured, ReasonCode, StockSecured,
 };
 use waybill_contract::user::{DeclineReason, NotificationKind};
@@ -238,6 +238,18 @@ fn news_of_an_arrival_that_overtakes_the_news_before_it_brings_them_along() {
 }
 
 #[test]
+fn being_told_of_the_arrival_before_anything_of_the_parcel_is_known_is_not_forgotten() {
+    let confirmed_order = [placed(), stock_secured(), confirmed()];
+    let told_of_it = heard(told(NotificationKind::Delivered));
+    given(confirmed_order.clone()).when(&told_of_it).then([arrival_told()]);
+    let early = || given(confirmed_order.iter().cloned().chain([arrival_told()]));
+    early().when(&told_of_it).then([]);
+    let all = [dispatched(), delivered(), completed()];
+    early().when(&heard(dispatched_parcel())).then(all.clone());
+    early().when(&heard(delivered_parcel())).then(all);
+}
+
+#[test]
 fn only_being_told_of_the_arrival_completes() {
     let arrived = [placed(), stock_secured(), confirmed(), dispatched(), delivered()];
     for kind in NotificationKind::ALL.iter().filter(|kind| **kind != NotificationKind::Delivered) {
@@ -325,6 +337,10 @@ fn stock_secured() -> OrderEvent {
 
 fn payment_secured() -> OrderEvent {
     PaymentSecured { order_id: order(1) }.into()
+}
+
+fn arrival_told() -> OrderEvent {
+    ArrivalTold { order_id: order(1) }.into()
 }
 
 fn delivered() -> OrderEvent {

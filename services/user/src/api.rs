@@ -10,9 +10,9 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use waybill_contract::user::NotificationKind;
 use waybill_contract::{Currency, Email, Invalid, Money, OrderId, Text, UserId};
-use waybill_runtime::{Answer, Context, EventId, Timestamp, Version};
+use waybill_runtime::{Answer, Context, Timestamp, Version};
 use waybill_web::{
-    App, ChangeHeaders, ChangeProblems, CreateHeaders, CreateProblems, InvalidField, Items,
+    App, ById, ChangeHeaders, ChangeProblems, CreateHeaders, CreateProblems, InvalidField, Items,
     ListProblems, Listing, Named, NestedListProblems, PageQuery, Problem, ReadHeaders,
     ReadProblems, Seen, Submitted, Unfiltered, one_of,
 };
@@ -206,12 +206,12 @@ async fn register_user(
 
 /// List users, the newest first.
 #[utoipa::path(
-    get, path = "/v1/users", tag = "users", params(PageQuery),
+    get, path = "/v1/users", tag = "users", params(PageQuery<ById>),
     responses((status = 200, description = "A page of users.", body = Items<UserView>), ListProblems),
 )]
 async fn list_users(
     State(app): State<App<UserService>>,
-    listing: Listing<Unfiltered<UserId>>,
+    listing: Listing<Unfiltered<ById>>,
 ) -> Result<Items<UserView>, Problem> {
     app.list::<User, _>(&[], &listing.page, |user| user.into()).await
 }
@@ -258,7 +258,7 @@ async fn deposit(
 /// List what a user was told, the newest first.
 #[utoipa::path(
     get, path = "/v1/users/{id}/notifications", tag = "users",
-    params(("id" = UserId, Path, description = "Which user."), PageQuery),
+    params(("id" = UserId, Path, description = "Which user."), PageQuery<ById>),
     responses(
         (status = 200, description = "A page of notifications.", body = Items<NotificationView>),
         NestedListProblems,
@@ -267,7 +267,7 @@ async fn deposit(
 async fn list_notifications(
     State(app): State<App<UserService>>,
     Named(user_id): Named<UserId>,
-    listing: Listing<Unfiltered<EventId>>,
+    listing: Listing<Unfiltered<ById>>,
 ) -> Result<Items<NotificationView>, Problem> {
     if app.handle.get::<User>(&user_id).await?.is_none() {
         return Err(Problem::of(StatusCode::NOT_FOUND));

@@ -39,6 +39,9 @@ events! {
         /// Its parcel arrived.
         Delivered(OrderDelivered) = "order.delivered" / 1,
             stream |e| stream(e.order_id), order |e| Some(e.order_id);
+        /// The customer was told that it arrived, which is known here before it is that it left.
+        ArrivalTold(ArrivalTold) = "order.arrival_told" / 1,
+            stream |e| stream(e.order_id), order |e| Some(e.order_id);
         /// It arrived and the customer was told so.
         Completed(OrderCompleted) = "order.completed" / 1,
             stream |e| stream(e.order_id), order |e| Some(e.order_id);
@@ -192,6 +195,13 @@ pub struct OrderDispatched {
 /// Data of `order.delivered`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OrderDelivered {
+    /// The order.
+    pub order_id: OrderId,
+}
+
+/// Data of `order.arrival_told`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArrivalTold {
     /// The order.
     pub order_id: OrderId,
 }

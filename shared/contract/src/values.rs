@@ -4,8 +4,11 @@ use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
+use iso_currency::IntoEnumIterator as _;
 use serde::{Deserialize, Deserializer, Serialize, de};
-use utoipa::ToSchema;
+use utoipa::openapi::schema::{ObjectBuilder, SchemaType, Type};
+use utoipa::openapi::{RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
 use uuid::Uuid;
 use waybill_runtime::{Cell, Column, text_columns};
 
@@ -72,7 +75,7 @@ ids! {
 /// Makes a validated text type: `check` says what is wrong with a text.
 macro_rules! texts {
     ($($(#[$meta:meta])* $Text:ident, $check:expr;)+) => {$(
-        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         $(#[$meta])*
         #[serde(try_from = "String", into = "String")]
         pub struct $Text(String);
@@ -119,15 +122,18 @@ macro_rules! texts {
 
 texts! {
     /// Names a product: 1 to 64 of `A-Z a-z 0-9 . _ -`.
+    #[derive(ToSchema)]
     #[schema(value_type = String, pattern = "^[A-Za-z0-9._-]{1,64}$", example = "TEA-500")]
     Sku, check_sku;
     /// A text for people: 1 to 200 characters, none of them a control or bidi character.
-    #[schema(value_type = String, min_length = 1, max_length = 200, example = "Ada Lovelace")]
+    #[derive(ToSchema)]
+    #[schema(value_type = String, min_length = 1, max_length = 200, example = "Ada Lovelace",
+        pattern = r"^[^\u0000-\u001f\u007f-\u009f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]+$")]
     Text, check_text;
     /// An ISO 4217 currency code.
-    #[schema(value_type = String, pattern = "^[A-Z]{3}$", example = "EUR")]
     Currency, check_currency;
     /// An address for mail: a [`Text`] with one `@` between two parts.
+    #[derive(ToSchema)]
     #[schema(value_type = String, format = "email", min_length = 3, max_length = 200, example = "ada@example.com")]
     Email, check_email;
 }
@@ -142,6 +148,21 @@ impl Text {
         Self(if text.is_empty() { "-".to_owned() } else { text })
     }
 }
+
+impl PartialSchema for Currency {
+    fn schema() -> RefOr<Schema> {
+        let codes = iso_currency::Currency::iter().map(|currency| currency.code());
+        let codes = codes.filter(|code| check_currency(code).is_ok());
+        ObjectBuilder::new()
+            .schema_type(SchemaType::Type(Type::String))
+            .description(Some("An ISO 4217 currency code."))
+            .enum_values(Some(codes))
+            .examples(["EUR"])
+            .into()
+    }
+}
+
+impl ToSchema for Currency {}
 
 fn check_sku(text: &str) -> Result<(), Invalid> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');

@@ -121,6 +121,11 @@ impl ManualClock {
     pub fn advance(&self, by: Duration) {
         self.0.fetch_add(micros(by), Ordering::SeqCst);
     }
+
+    /// Moves the clock to this moment, which may be an earlier one.
+    pub fn set(&self, to: Timestamp) {
+        self.0.store(to.0, Ordering::SeqCst);
+    }
 }
 
 /// Makes fresh ids. Handed to whoever needs them.

@@ -12,6 +12,7 @@ use crate::counts::Counts;
 use crate::database::{Database, Location, OpenError};
 use crate::error::StoreError;
 use crate::event_store::EventStore;
+use crate::failpoints::CommitPoint;
 use crate::gauges::Gauges;
 use crate::limits;
 use crate::migrate::{self, Migrations};
@@ -113,7 +114,7 @@ impl<S: Service> Core<S> {
     }
 
     async fn shows(&self, evidence: &Evidence) -> Result<bool, StoreError> {
-        let mut turn = self.database.take_turn().await?;
+        let mut turn = self.database.take_turn(CommitPoint::Inquiry).await?;
         let shown = match evidence {
             Evidence::Event(position, id) => {
                 outbox::id_at(&mut turn, *position).await? == Some(*id)

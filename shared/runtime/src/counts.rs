@@ -4,12 +4,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::AnyPool;
 use tokio::sync::{Semaphore, watch};
 use tracing::warn;
 
 use crate::clock::Timestamp;
 use crate::core::Core;
+use crate::database::Database;
 use crate::error::StoreError;
 use crate::limits;
 use crate::row::Evolve;
@@ -63,7 +63,7 @@ pub(crate) async fn counts<S: Service>(core: &Arc<Core<S>>) -> Option<Arc<[RowCo
         let core = Arc::clone(core);
         tokio::spawn(async move {
             let began = core.clock.now();
-            let counted = count::<S>(core.database.reader()).await.inspect_err(|error| {
+            let counted = count::<S>(&core.database).await.inspect_err(|error| {
                 warn!(service = S::NAME, %error, "the rows could not be counted");
             });
             // What failed at once is tried at once: the database may be back.
@@ -78,15 +78,15 @@ pub(crate) async fn counts<S: Service>(core: &Arc<Core<S>>) -> Option<Arc<[RowCo
     told.borrow().counts.clone()
 }
 
-async fn count<S: Service>(pool: &AnyPool) -> Result<Arc<[RowCounts]>, StoreError> {
-    let mut count = Count { pool, counted: Vec::new() };
+async fn count<S: Service>(database: &Database) -> Result<Arc<[RowCounts]>, StoreError> {
+    let mut count = Count { database, counted: Vec::new() };
     S::Tables::default().visit(&mut count).await?;
     Ok(count.counted.into())
 }
 
 /// Counts the rows of the tables that say by which column.
 struct Count<'a> {
-    pool: &'a AnyPool,
+    database: &'a Database,
     counted: Vec<RowCounts>,
 }
 
@@ -95,7 +95,9 @@ impl Visitor for Count<'_> {
 
     async fn table<R: Evolve>(&mut self, _: &mut Table<R>) -> Result<(), StoreError> {
         let Some(counted) = R::COUNTED else { return Ok(()) };
-        let found: Vec<(String, i64)> = sqlx::query_as(counted.sql).fetch_all(self.pool).await?;
+        let mut reader = self.database.reader().await?;
+        let found: Vec<(String, i64)> = sqlx::query_as(counted.sql).fetch_all(&mut *reader).await?;
+        reader.give_back();
         let of = |value: &&'static str| {
             let found = found.iter().find(|(found, _)| found == value);
             (*value, found.map_or(0, |(_, count)| *count))

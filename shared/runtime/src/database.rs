@@ -1,18 +1,17 @@
 //! An owner's database, and the one home of what differs between SQLite and Postgres:
 //! how it is found and opened, its session settings, the turn, snapshots, and the checks at start.
 
+use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
-use sqlx::pool::PoolConnection;
+use sqlx::any::AnyConnectOptions;
 use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{
-    Any, AnyConnection, AnyPool, AssertSqlSafe, ConnectOptions, Connection as _, Row as _,
-    Transaction,
-};
+use sqlx::{AnyConnection, AssertSqlSafe, ConnectOptions, Connection as _, Row as _};
 
+use crate::connections::{Connections, Lent, Plan, Transaction};
 use crate::error::StoreError;
+use crate::failpoints::{CommitPoint, Moment, Place};
 use crate::limits;
 use crate::migrate::{self, Migration, Migrations, SchemaError};
 
@@ -113,12 +112,44 @@ const SQLITE_SETTINGS: &str = "pragma busy_timeout = 5000; pragma journal_mode =
 pub struct Database {
     owner: &'static str,
     dialect: Dialect,
-    write: AnyPool,
-    read: AnyPool,
+    write: Connections,
+    read: Connections,
 }
 
-/// A transaction that holds its owner's turn.
-pub(crate) type Turn = Transaction<'static, Any>;
+/// A transaction that holds its owner's turn. Dropped without a commit, it leaves nothing behind.
+#[derive(Debug)]
+pub(crate) struct Turn {
+    transaction: Transaction,
+    place: Place,
+}
+
+impl Turn {
+    /// Commits everything that was written.
+    pub(crate) async fn commit(self) -> Result<(), sqlx::Error> {
+        self.place.reach(Moment::Before).await?;
+        self.transaction.commit().await?;
+        self.place.reach(Moment::After).await
+    }
+
+    /// Takes everything back that was written.
+    pub(crate) async fn rollback(self) -> Result<(), sqlx::Error> {
+        self.transaction.rollback().await
+    }
+}
+
+impl Deref for Turn {
+    type Target = AnyConnection;
+
+    fn deref(&self) -> &AnyConnection {
+        &self.transaction
+    }
+}
+
+impl DerefMut for Turn {
+    fn deref_mut(&mut self) -> &mut AnyConnection {
+        &mut self.transaction
+    }
+}
 
 impl Database {
     /// Opens an owner's database, creating it where it may, and checks it.
@@ -133,7 +164,7 @@ impl Database {
             Location::Folder(folder) => Self::sqlite(folder, owner, mode)?,
             Location::Postgres(url) => {
                 let database = Self::postgres(url, owner)?;
-                // A pool tries again and again, and then tells only that it ran out of time.
+                // Who is lent one hears only that time ran out while the server is away.
                 let once = tokio::time::timeout(limits::ACQUIRE, AnyConnection::connect(url)).await;
                 let once = once.unwrap_or_else(|_| Err(sqlx::Error::PoolTimedOut));
                 let connected = once.map_err(|cause| OpenError::Unreachable { owner, cause })?;
@@ -151,60 +182,66 @@ impl Database {
         self.dialect
     }
 
-    /// Connections for reading.
-    pub(crate) fn reader(&self) -> &AnyPool {
-        &self.read
+    /// A connection for reading. Never to be asked for while another one is held, or those who
+    /// wait for their second one would wait for each other.
+    pub(crate) async fn reader(&self) -> Result<Lent, sqlx::Error> {
+        self.read.acquire().await
     }
 
     /// Begins a unit of work: from here to its commit nobody else writes for this owner.
     ///
     /// On Postgres the row is locked and not changed. On SQLite the transaction begins as a writer,
     /// so that it never has to become one half-way, which fails at once if another wrote since.
-    pub(crate) async fn take_turn(&self) -> Result<Turn, StoreError> {
-        match self.dialect {
-            Dialect::Sqlite => Ok(self.write.begin_with("begin immediate").await?),
+    pub(crate) async fn take_turn(&self, point: CommitPoint) -> Result<Turn, StoreError> {
+        let place = Place::of(self.owner, point);
+        place.reach(Moment::Turn).await?;
+        let transaction = match self.dialect {
+            Dialect::Sqlite => self.write.begin("begin immediate").await?,
             Dialect::Postgres => {
                 let mut turn = self.begin().await?;
                 sqlx::query("select owner from turn for update").execute(&mut *turn).await?;
-                Ok(turn)
+                turn
             }
-        }
+        };
+        Ok(Turn { transaction, place })
     }
 
     /// A connection that may write, for what needs no turn.
-    pub(crate) async fn connect(&self) -> Result<PoolConnection<Any>, sqlx::Error> {
+    pub(crate) async fn connect(&self) -> Result<Lent, sqlx::Error> {
         self.write.acquire().await
     }
 
     /// A connection for one attempt to migrate. Whoever waits for a table to itself makes all who
-    /// use the table wait behind it, so on Postgres it waits for less time than they do.
-    pub(crate) async fn connect_to_migrate(&self) -> Result<PoolConnection<Any>, sqlx::Error> {
+    /// use the table wait behind it, so on Postgres it waits for less time than they do. It is used
+    /// once: it may be left with the lock that keeps other migrators out.
+    pub(crate) async fn connect_to_migrate(&self) -> Result<Lent, sqlx::Error> {
         let mut connection = self.connect().await?;
+        connection.spend();
         if self.dialect == Dialect::Postgres {
             sqlx::raw_sql("set lock_timeout = '2s'").execute(&mut *connection).await?;
         }
         Ok(connection)
     }
 
-    /// Begins a transaction on a connection that is alive. Those of the pool may all have been cut
-    /// while nobody used them; nothing was asked of them yet, so there is no harm in trying again.
-    pub(crate) async fn begin(&self) -> Result<Turn, sqlx::Error> {
+    /// Begins a transaction on a connection that is alive. All of them may have been cut since they
+    /// were used; nothing was asked of them yet, so there is no harm in trying again.
+    pub(crate) async fn begin(&self) -> Result<Transaction, sqlx::Error> {
         for _ in 0..limits::WRITE_CONNECTIONS {
-            match self.write.begin().await {
+            match self.write.begin("begin").await {
                 Err(cut) if was_cut(&cut) => {}
                 other => return other,
             }
         }
-        self.write.begin().await
+        self.write.begin("begin").await
     }
 
     /// Begins a transaction that sees one moment throughout, and writes nothing.
-    pub(crate) async fn snapshot(&self) -> Result<Transaction<'static, Any>, StoreError> {
+    pub(crate) async fn snapshot(&self) -> Result<Transaction, StoreError> {
         let begin = match self.dialect {
             Dialect::Sqlite => "begin",
             Dialect::Postgres => "begin isolation level repeatable read read only",
         };
-        let mut snapshot = self.read.begin_with(begin).await?;
+        let mut snapshot = self.read.begin(begin).await?;
         if self.dialect == Dialect::Postgres {
             // The limits of a request do not fit a walk over the whole history.
             sqlx::raw_sql(
@@ -218,7 +255,7 @@ impl Database {
         Ok(snapshot)
     }
 
-    /// Closes every connection.
+    /// Closes every connection, after waiting a moment for those that are in use.
     pub async fn close(&self) {
         self.read.close().await;
         self.write.close().await;
@@ -233,11 +270,17 @@ impl Database {
             SqliteConnectOptions::new().filename(&file).create_if_missing(true).to_url_lossy();
         let options = AnyConnectOptions::from_url(&url)
             .map_err(|cause| OpenError::Unreachable { owner, cause })?;
+        let lending = |size| {
+            let (options, settings) = (options.clone(), SQLITE_SETTINGS.to_owned());
+            // Nobody else can end a connection to a file.
+            let (trusted, kept) = (Duration::MAX, Duration::MAX);
+            Connections::new(Plan { options, settings, size, trusted, kept })
+        };
         Ok(Self {
             owner,
             dialect: Dialect::Sqlite,
-            write: pool(&options, 1, false, SQLITE_SETTINGS.to_owned()),
-            read: pool(&options, limits::READ_CONNECTIONS, false, SQLITE_SETTINGS.to_owned()),
+            write: lending(1),
+            read: lending(limits::READ_CONNECTIONS),
         })
     }
 
@@ -265,11 +308,16 @@ impl Database {
         let reading = format!(
             "{session}; set plan_cache_mode = force_custom_plan; set statement_timeout = '10s'"
         );
+        let lending = |size, trusted, settings| {
+            let (options, kept) = (options.clone(), limits::IDLE_KEPT);
+            Connections::new(Plan { options, settings, size, trusted, kept })
+        };
         Ok(Self {
             owner,
             dialect: Dialect::Postgres,
-            write: pool(&options, limits::WRITE_CONNECTIONS, false, writing),
-            read: pool(&options, limits::READ_CONNECTIONS, true, reading),
+            // Whoever writes begins anew on another one if it was cut; whoever reads does not.
+            write: lending(limits::WRITE_CONNECTIONS, limits::IDLE_TRUSTED, writing),
+            read: lending(limits::READ_CONNECTIONS, Duration::ZERO, reading),
         })
     }
 
@@ -277,10 +325,11 @@ impl Database {
     /// whether migrations may be applied there.
     async fn check(&self, mode: Migrations) -> Result<Migrations, OpenError> {
         let unreachable = |cause| OpenError::Unreachable { owner: self.owner, cause };
+        let mut connection = self.connect().await.map_err(unreachable)?;
         match self.dialect {
             Dialect::Sqlite => {
                 let version: String = sqlx::query_scalar("select sqlite_version()")
-                    .fetch_one(&self.write)
+                    .fetch_one(&mut *connection)
                     .await
                     .map_err(unreachable)?;
                 check_sqlite_version(&version)?;
@@ -291,7 +340,7 @@ impl Database {
                     "select current_setting('fsync'), current_setting('full_page_writes'), \
                      current_setting('synchronous_commit')",
                 )
-                .fetch_one(&self.write)
+                .fetch_one(&mut *connection)
                 .await
                 .map_err(unreachable)?;
                 for (index, setting) in
@@ -302,16 +351,15 @@ impl Database {
                         return Err(OpenError::NotDurable { setting, value });
                     }
                 }
-                if mode == Migrations::Apply && self.make_schema().await.map_err(unreachable)? {
-                    return Ok(Migrations::Apply);
-                }
-                Ok(Migrations::Check)
+                let allowed = mode == Migrations::Apply
+                    && self.make_schema(&mut connection).await.map_err(unreachable)?;
+                Ok(if allowed { Migrations::Apply } else { Migrations::Check })
             }
         }
     }
 
     /// Makes the schema if there is none; whether this user may make tables in it.
-    async fn make_schema(&self) -> Result<bool, sqlx::Error> {
+    async fn make_schema(&self, connection: &mut AnyConnection) -> Result<bool, sqlx::Error> {
         let (missing, allowed): (i64, i64) = sqlx::query_as(
             "select cast(case when count(*) = 0 then 1 else 0 end as bigint), cast(case when coalesce( \
              bool_or(has_schema_privilege(oid, 'create')), \
@@ -319,12 +367,12 @@ impl Database {
              from pg_namespace where nspname = $1",
         )
         .bind(self.owner)
-        .fetch_one(&self.write)
+        .fetch_one(&mut *connection)
         .await?;
         if missing == 1 && allowed == 1 {
             let create = format!("create schema if not exists \"{}\"", self.owner);
             // The name is one of ours, a constant of the build.
-            match sqlx::raw_sql(AssertSqlSafe(create)).execute(&self.write).await {
+            match sqlx::raw_sql(AssertSqlSafe(create)).execute(connection).await {
                 // Another process made it at the same moment, which `if not exists` does not see.
                 Err(sqlx::Error::Database(refused)) if refused.is_unique_violation() => {}
                 other => {
@@ -348,22 +396,17 @@ fn was_cut(error: &sqlx::Error) -> bool {
     }
 }
 
-fn pool(options: &AnyConnectOptions, size: u32, probe: bool, settings: String) -> AnyPool {
-    AnyPoolOptions::new()
-        .max_connections(size)
-        .acquire_timeout(limits::ACQUIRE)
-        .test_before_acquire(probe)
-        .idle_timeout(Duration::from_mins(10))
-        .max_lifetime(None)
-        .after_connect(move |connection, _| {
-            // Put together from this file's own texts only.
-            let settings = AssertSqlSafe(settings.clone());
-            Box::pin(async move {
-                sqlx::raw_sql(settings).execute(connection).await?;
-                Ok(())
-            })
-        })
-        .connect_lazy_with(options.clone())
+/// Waits for the database, unless that has fallen silent: over a connection of which nobody says that
+/// it is broken, an answer may never come. What is given up is dropped, and its connections with it,
+/// as harmlessly as if the process had ended there.
+pub(crate) async fn in_time<T>(
+    limit: Duration,
+    asking: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    tokio::time::timeout(limit, asking).await.unwrap_or_else(|_| {
+        let detail = format!("no answer within {} s", limit.as_secs());
+        Err(sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, detail)).into())
+    })
 }
 
 fn check_sqlite_version(found: &str) -> Result<(), OpenError> {
@@ -417,11 +460,46 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn after_a_transaction_that_sqlite_took_back_for_want_of_room_there_is_a_next_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let location = Location::Folder(folder.path().to_owned());
+        let opening = Database::open(&location, "full", |_| Vec::new(), Migrations::Apply);
+        let database = opening.await.unwrap();
+        for _ in 0..3 {
+            let mut turn = database.take_turn(CommitPoint::Commands).await.unwrap();
+            sqlx::raw_sql("create table if not exists full (data blob); pragma max_page_count = 9")
+                .execute(&mut *turn)
+                .await
+                .unwrap();
+            let written = sqlx::raw_sql("insert into full values (zeroblob(99999))")
+                .execute(&mut *turn)
+                .await;
+            assert!(StoreError::from(written.unwrap_err()).is_passing());
+        }
+    }
+
+    #[tokio::test]
     async fn the_linked_sqlite_is_new_enough() {
         sqlx::any::install_default_drivers();
-        let pool = AnyPool::connect("sqlite::memory:").await.unwrap();
+        let mut connection = AnyConnection::connect("sqlite::memory:").await.unwrap();
         let version: String =
-            sqlx::query_scalar("select sqlite_version()").fetch_one(&pool).await.unwrap();
+            sqlx::query_scalar("select sqlite_version()").fetch_one(&mut connection).await.unwrap();
         check_sqlite_version(&version).unwrap();
+    }
+
+    #[tokio::test]
+    async fn every_connection_syncs_at_every_commit() {
+        let folder = tempfile::tempdir().unwrap();
+        let location = Location::Folder(folder.path().to_owned());
+        let database = Database::open(&location, "owner", |_| Vec::new(), Migrations::Apply);
+        let database = database.await.unwrap();
+        for connections in [&database.write, &database.read] {
+            let mut lent = connections.acquire().await.unwrap();
+            let mode: String =
+                sqlx::query_scalar("pragma journal_mode").fetch_one(&mut *lent).await.unwrap();
+            let level: i64 =
+                sqlx::query_scalar("pragma synchronous").fetch_one(&mut *lent).await.unwrap();
+            assert_eq!((mode.as_str(), level), ("wal", 2), "2 is `full`");
+        }
     }
 }

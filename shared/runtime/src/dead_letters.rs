@@ -6,9 +6,10 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use sqlx::{AnyConnection, AnyPool};
+use sqlx::AnyConnection;
 
 use crate::clock::Timestamp;
+use crate::database::Database;
 use crate::error::StoreError;
 use crate::event::Position;
 use crate::event_store::{StoredEvent, limit_to_bind};
@@ -145,16 +146,18 @@ pub(crate) async fn held(
 
 /// Messages to be tried again, in order.
 pub(crate) async fn retrying(
-    pool: &AnyPool,
+    database: &Database,
     limit: usize,
 ) -> Result<Vec<(String, i64, Kept)>, StoreError> {
+    let mut reader = database.reader().await?;
     let rows: Vec<(String, i64, String)> = sqlx::query_as(
         "select id, attempts, message from dead_letters where status = 'retrying' \
          order by position, id limit $1",
     )
     .bind(limit_to_bind(limit))
-    .fetch_all(pool)
+    .fetch_all(&mut *reader)
     .await?;
+    reader.give_back();
     let read = |(id, attempts, kept): (String, i64, String)| {
         Ok((id, attempts, serde_json::from_str(&kept)?))
     };
@@ -286,12 +289,13 @@ pub(crate) async fn settle(
 
 /// A page of dead letters by id, of one status or of all.
 pub(crate) async fn list(
-    pool: &AnyPool,
+    database: &Database,
     status: Option<DeadLetterStatus>,
     after: &str,
     limit: usize,
 ) -> Result<Vec<DeadLetter>, StoreError> {
     type Row = (String, String, String, String, i64, String, i64, i64);
+    let mut reader = database.reader().await?;
     let rows: Vec<Row> = sqlx::query_as(
         "select id, lane, status, kind, position, cause, attempts, parked_at from dead_letters \
          where id > $1 and ($2 = '' or status = $2) order by id limit $3",
@@ -299,8 +303,9 @@ pub(crate) async fn list(
     .bind(after.to_owned())
     .bind(status.map_or("", DeadLetterStatus::as_str))
     .bind(limit_to_bind(limit))
-    .fetch_all(pool)
+    .fetch_all(&mut *reader)
     .await?;
+    reader.give_back();
     let read = |(id, lane, status, kind, position, cause, attempts, parked_at): Row| {
         let status = status.parse().map_err(|error: String| sqlx::Error::Decode(error.into()))?;
         let (position, parked_at) = (Position(position), Timestamp(parked_at));
@@ -310,20 +315,47 @@ pub(crate) async fn list(
 }
 
 /// How many there are of each status that wants attention, none too.
-pub(crate) async fn counts(pool: &AnyPool) -> Result<Vec<(DeadLetterStatus, i64)>, StoreError> {
+pub(crate) async fn counts(
+    database: &Database,
+) -> Result<Vec<(DeadLetterStatus, i64)>, StoreError> {
+    let mut reader = database.reader().await?;
     // The condition is that of the index, so that those that are settled cost nothing.
     let found: Vec<(String, i64)> = sqlx::query_as(
         "select status, count(*) from dead_letters \
          where status in ('parked', 'waiting', 'retrying') group by status",
     )
-    .fetch_all(pool)
+    .fetch_all(&mut *reader)
     .await?;
+    reader.give_back();
     let count = |status: DeadLetterStatus| {
         let found = found.iter().find(|(found, _)| found == status.as_str());
         (status, found.map_or(0, |(_, count)| *count))
     };
     let open = [DeadLetterStatus::Parked, DeadLetterStatus::Waiting, DeadLetterStatus::Retrying];
     Ok(open.map(count).into())
+}
+
+/// Counts the first attempt at each of these messages, in a transaction of its own, before it runs;
+/// whether it is the first for all, without which nothing is counted.
+pub(crate) async fn count_first_attempts(
+    connection: &mut AnyConnection,
+    message_ids: &[String],
+) -> Result<bool, StoreError> {
+    let ids = serde_json::to_string(message_ids)?;
+    let counted: i64 = sqlx::query_scalar(
+        "select count(*) from attempts where message_id in (select atom from json_each($1))",
+    )
+    .bind(ids.clone())
+    .fetch_one(&mut *connection)
+    .await?;
+    if counted > 0 {
+        return Ok(false);
+    }
+    sqlx::query("insert into attempts (message_id, number) select atom, 1 from json_each($1)")
+        .bind(ids)
+        .execute(connection)
+        .await?;
+    Ok(true)
 }
 
 /// Counts an attempt at a message, in a transaction of its own, before it runs.

@@ -10,10 +10,11 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::clock::{Clock, Ids, Timestamp};
-use crate::database::{Database, Dialect, Location, OpenError};
+use crate::database::{Database, Dialect, Location, OpenError, in_time};
 use crate::envelope_columns::{self, envelope_columns};
 use crate::error::StoreError;
 use crate::event::{Envelope, EventId, Position};
+use crate::failpoints::CommitPoint;
 use crate::limits;
 use crate::measure;
 use crate::migrate::{self, Migrations};
@@ -140,13 +141,14 @@ impl EventStore {
 
     /// Gives a new event store its id.
     async fn name(&self, id: Uuid) -> Result<(), StoreError> {
-        let known: i64 = sqlx::query_scalar("select count(*) from log")
-            .fetch_one(self.database.reader())
-            .await?;
+        let mut reader = self.database.reader().await?;
+        let known: i64 =
+            sqlx::query_scalar("select count(*) from log").fetch_one(&mut *reader).await?;
+        reader.give_back();
         if known > 0 {
             return Ok(());
         }
-        let mut turn = self.database.take_turn().await?;
+        let mut turn = self.database.take_turn(CommitPoint::Naming).await?;
         sqlx::query(
             "insert into log (id, created_at) select $1, $2 where not exists (select 1 from log)",
         )
@@ -205,7 +207,7 @@ impl EventStore {
             return Ok(Appended::Done(self.head().await?));
         };
         let source = first.envelope.source.as_str();
-        let mut turn = self.database.take_turn().await?;
+        let mut turn = self.database.take_turn(CommitPoint::Append).await?;
         let last = last(&mut turn).await?;
         let cursor = cursor(&mut turn, source).await?;
         let follows = |(event, expected): (&OutboxEvent, i64)| {
@@ -250,16 +252,23 @@ impl EventStore {
 
     /// How much of a source's outbox is here.
     pub async fn cursor(&self, source: &str) -> Result<Cursor, StoreError> {
-        let mut connection = self.database.reader().acquire().await?;
-        cursor(&mut connection, source).await
+        let mut reader = self.database.reader().await?;
+        let cursor = cursor(&mut reader, source).await?;
+        reader.give_back();
+        Ok(cursor)
     }
 
     /// The newest position.
     pub async fn head(&self) -> Result<Position, StoreError> {
-        let head: i64 = sqlx::query_scalar("select coalesce(max(position), 0) from event")
-            .fetch_one(self.database.reader())
-            .await?;
-        Ok(Position(head))
+        in_time(limits::READ, async {
+            let mut reader = self.database.reader().await?;
+            let head: i64 = sqlx::query_scalar("select coalesce(max(position), 0) from event")
+                .fetch_one(&mut *reader)
+                .await?;
+            reader.give_back();
+            Ok(Position(head))
+        })
+        .await
     }
 
     /// The next stretch after a place: its events of these types (a JSON array), at most `limit`.
@@ -272,12 +281,12 @@ impl EventStore {
         types: &str,
         limit: usize,
     ) -> Result<Page, StoreError> {
-        let mut connection = self.database.reader().acquire().await?;
+        let mut reader = self.database.reader().await?;
         let (log_id, head): (String, i64) = sqlx::query_as(
             "select coalesce((select max(id) from log), ''), \
              coalesce((select max(position) from event), 0)",
         )
-        .fetch_one(&mut *connection)
+        .fetch_one(&mut *reader)
         .await?;
         let last = after.plus(limit * limits::LOG_WINDOW_FACTOR).min(Position(head));
         let rows = sqlx::query(concat!(
@@ -289,8 +298,9 @@ impl EventStore {
         .bind(last.0.max(after.0))
         .bind(types)
         .bind(limit_to_bind(limit + 2))
-        .fetch_all(&mut *connection)
+        .fetch_all(&mut *reader)
         .await?;
+        reader.give_back();
         let mut events: Vec<StoredEvent> = rows.iter().map(read).collect::<Result<_, _>>()?;
         let anchor =
             (events.first().is_some_and(|event| event.position == after)).then(|| events.remove(0));
@@ -300,22 +310,29 @@ impl EventStore {
 
     /// How long the oldest event after a place has been here.
     pub(crate) async fn age_after(&self, position: Position) -> Result<Duration, StoreError> {
+        let mut reader = self.database.reader().await?;
         let recorded: Option<i64> =
             sqlx::query_scalar("select recorded_at from event where position = $1")
                 .bind(position.next().0)
-                .fetch_optional(self.database.reader())
+                .fetch_optional(&mut *reader)
                 .await?;
+        reader.give_back();
         let now = self.clock.now();
         Ok(recorded.map_or(Duration::ZERO, |recorded| now.since(Timestamp(recorded))))
     }
 
     /// One event.
     pub async fn event(&self, id: EventId) -> Result<Option<StoredEvent>, StoreError> {
-        let row = sqlx::query(concat!(stored_event!(), " where id = $1"))
-            .bind(id.to_string())
-            .fetch_optional(self.database.reader())
-            .await?;
-        row.as_ref().map(read).transpose()
+        in_time(limits::READ, async {
+            let mut reader = self.database.reader().await?;
+            let row = sqlx::query(concat!(stored_event!(), " where id = $1"))
+                .bind(id.to_string())
+                .fetch_optional(&mut *reader)
+                .await?;
+            reader.give_back();
+            row.as_ref().map(read).transpose()
+        })
+        .await
     }
 
     /// At most `limit` events of this source, from an outbox position on.
@@ -340,14 +357,19 @@ impl EventStore {
 
     /// The last position recorded by then; 0 if none was.
     pub async fn position_at(&self, time: Timestamp) -> Result<Position, StoreError> {
-        let position: Option<i64> = sqlx::query_scalar(
-            "select position from event where recorded_at <= $1 \
+        in_time(limits::READ, async {
+            let mut reader = self.database.reader().await?;
+            let position: Option<i64> = sqlx::query_scalar(
+                "select position from event where recorded_at <= $1 \
              order by recorded_at desc, position desc limit 1",
-        )
-        .bind(time.0)
-        .fetch_optional(self.database.reader())
-        .await?;
-        Ok(Position(position.unwrap_or(0)))
+            )
+            .bind(time.0)
+            .fetch_optional(&mut *reader)
+            .await?;
+            reader.give_back();
+            Ok(Position(position.unwrap_or(0)))
+        })
+        .await
     }
 
     /// At most `limit` events that fit the filter, in its direction.
@@ -356,19 +378,24 @@ impl EventStore {
         filter: &Filter,
         limit: usize,
     ) -> Result<Vec<StoredEvent>, StoreError> {
-        let (sql, key) = filter.statement();
-        let rows = sqlx::query(sql)
-            .bind(filter.after.0)
-            .bind(filter.before.0)
-            .bind(limit_to_bind(limit))
-            .bind(key)
-            .bind(filter.correlation.clone().unwrap_or_default())
-            .bind(filter.stream.clone().unwrap_or_default())
-            .bind(filter.kind.clone().unwrap_or_default())
-            .bind(filter.source.clone().unwrap_or_default())
-            .fetch_all(self.database.reader())
-            .await?;
-        rows.iter().map(read).collect()
+        in_time(limits::READ, async {
+            let (sql, key) = filter.statement();
+            let mut reader = self.database.reader().await?;
+            let rows = sqlx::query(sql)
+                .bind(filter.after.0)
+                .bind(filter.before.0)
+                .bind(limit_to_bind(limit))
+                .bind(key)
+                .bind(filter.correlation.clone().unwrap_or_default())
+                .bind(filter.stream.clone().unwrap_or_default())
+                .bind(filter.kind.clone().unwrap_or_default())
+                .bind(filter.source.clone().unwrap_or_default())
+                .fetch_all(&mut *reader)
+                .await?;
+            reader.give_back();
+            rows.iter().map(read).collect()
+        })
+        .await
     }
 }
 

@@ -16,6 +16,7 @@ use crate::database::{Database, Location, OpenError};
 use crate::error::StoreError;
 use crate::event::{Envelope, Event, Position, Recorded};
 use crate::event_store::Anchor;
+use crate::failpoints::CommitPoint;
 use crate::limits;
 use crate::migrate::{self, Migrations};
 use crate::outbox::{self, OutboxEvent};
@@ -35,10 +36,10 @@ pub async fn rebuild<S: Service>(
     progress: OnProgress<'_>,
 ) -> Result<i64, OpenError> {
     let database = open::<S>(location).await?;
-    let mut turn = database.take_turn().await?;
+    let mut turn = database.take_turn(CommitPoint::Rebuild).await?;
     S::Tables::default().visit(&mut Clear(&mut turn)).await?;
     timers::clear(&mut turn).await?;
-    let total = outbox::head(database.reader()).await?;
+    let total = outbox::head(&mut turn).await?;
     let mut position = Position(0);
     loop {
         let page = outbox::page(&mut turn, S::NAME, position.next(), limits::FOLD_PAGE).await?;
@@ -69,7 +70,7 @@ pub async fn rebuild<S: Service>(
 /// What it has handled of each source stays marked and is skipped, so nothing is done twice.
 pub async fn rewind<S: Service>(location: &Location, clock: &Clock) -> Result<(), OpenError> {
     let database = open::<S>(location).await?;
-    let mut turn = database.take_turn().await?;
+    let mut turn = database.take_turn(CommitPoint::Rewind).await?;
     let newest = checkpoint::newest(&mut turn).await?;
     let sequence = newest.sequence + 1;
     let again = Checkpoint { sequence, anchor: Anchor::default(), sources: newest.sources };

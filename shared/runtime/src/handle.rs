@@ -10,9 +10,11 @@ use crate::clock::{Clock, Ids};
 use crate::command::{CommandError, Job, Outcome, Request};
 use crate::core::Core;
 use crate::counts::{self, RowCounts};
+use crate::database::in_time;
 use crate::dead_letters::{self, DeadLetter, DeadLetterStatus, Settled};
 use crate::error::StoreError;
 use crate::event::{Position, Version};
+use crate::failpoints::CommitPoint;
 use crate::limits;
 use crate::row::{Listed, Row};
 use crate::rows;
@@ -78,7 +80,7 @@ impl<S: Service> Handle<S> {
 
     /// One row.
     pub async fn get<R: Row>(&self, key: &R::Key) -> Result<Option<R>, StoreError> {
-        rows::get(self.core.database.reader(), key).await
+        in_time(limits::READ, rows::get(&self.core.database, key)).await
     }
 
     /// One row, as soon as its version is not among `seen`, or as it is after `patience`.
@@ -112,32 +114,40 @@ impl<S: Service> Handle<S> {
         after: Option<&str>,
         limit: usize,
     ) -> Result<Vec<R>, StoreError> {
-        rows::list(self.core.database.reader(), filters, after, limit).await
+        in_time(limits::READ, rows::list(&self.core.database, filters, after, limit)).await
     }
 
     /// How far the consumer is in the event store.
     pub async fn consumer_status(&self) -> Result<Progress, StoreError> {
-        let core = &self.core;
-        let mut reader = core.database.reader().acquire().await?;
-        let saved = checkpoint::newest(&mut reader).await?.anchor.position;
-        drop(reader);
-        let position = saved.max(Position(core.gauges.consumed.get()));
-        let head = core.event_store.head().await?;
-        let age = core.event_store.age_after(position).await?;
-        let rate = core.gauges.handled.per_second(core.clock.now());
-        Ok(progress(position, head, rate, age))
+        in_time(limits::READ, async {
+            let core = &self.core;
+            let mut reader = core.database.reader().await?;
+            let saved = checkpoint::newest(&mut reader).await?.anchor.position;
+            reader.give_back();
+            let position = saved.max(Position(core.gauges.consumed.get()));
+            let head = core.event_store.head().await?;
+            let age = core.event_store.age_after(position).await?;
+            let rate = core.gauges.handled.per_second(core.clock.now());
+            Ok(progress(position, head, rate, age))
+        })
+        .await
     }
 
     /// How far the relay is in the outbox.
     pub async fn outbox_status(&self) -> Result<Progress, StoreError> {
-        let core = &self.core;
-        let position = core.event_store.cursor(S::NAME).await?.position;
-        let head = outbox::head(core.database.reader()).await?;
-        let mut reader = core.database.reader().acquire().await?;
-        let waiting = outbox::page(&mut reader, S::NAME, position.next(), 1).await?;
-        let now = core.clock.now();
-        let age = waiting.first().map_or(Duration::ZERO, |event| now.since(event.envelope.time));
-        Ok(progress(position, head, core.gauges.relayed.per_second(now), age))
+        in_time(limits::READ, async {
+            let core = &self.core;
+            let position = core.event_store.cursor(S::NAME).await?.position;
+            let mut reader = core.database.reader().await?;
+            let head = outbox::head(&mut reader).await?;
+            let waiting = outbox::page(&mut reader, S::NAME, position.next(), 1).await?;
+            reader.give_back();
+            let now = core.clock.now();
+            let age =
+                waiting.first().map_or(Duration::ZERO, |event| now.since(event.envelope.time));
+            Ok(progress(position, head, core.gauges.relayed.per_second(now), age))
+        })
+        .await
     }
 
     /// What the service's gauges show, as far as that can be learnt with this much patience.
@@ -145,7 +155,7 @@ impl<S: Service> Handle<S> {
         let (outbox, consumer, dead_letters, counts) = tokio::join!(
             tokio::time::timeout(patience, self.outbox_status()),
             tokio::time::timeout(patience, self.consumer_status()),
-            tokio::time::timeout(patience, dead_letters::counts(self.core.database.reader())),
+            tokio::time::timeout(patience, dead_letters::counts(&self.core.database)),
             tokio::time::timeout(patience, counts::counts(&self.core)),
         );
         Readings {
@@ -163,7 +173,8 @@ impl<S: Service> Handle<S> {
         after: Option<&str>,
         limit: usize,
     ) -> Result<Vec<DeadLetter>, StoreError> {
-        dead_letters::list(self.core.database.reader(), status, after.unwrap_or(""), limit).await
+        let listing = dead_letters::list(&self.core.database, status, after.unwrap_or(""), limit);
+        in_time(limits::READ, listing).await
     }
 
     /// Tries a parked message and what waits behind it again, in order.
@@ -180,13 +191,13 @@ impl<S: Service> Handle<S> {
         let core = Arc::clone(&self.core);
         let id = id.to_owned();
         // In a task of its own, so that a client that hangs up leaves no transaction half-way.
-        let settling = tokio::spawn(async move {
-            let mut turn = core.database.take_turn().await?;
+        let settling = tokio::spawn(in_time(limits::STEP, async move {
+            let mut turn = core.database.take_turn(CommitPoint::Settlement).await?;
             let settled = dead_letters::settle(&mut turn, &id, status, core.clock.now()).await?;
             turn.commit().await?;
             core.retry.notify_one();
             Ok(settled)
-        });
+        }));
         settling.await.unwrap_or(Err(StoreError::UnknownOutcome))
     }
 

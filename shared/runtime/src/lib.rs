@@ -16,7 +16,8 @@
 //! - [`Runtime`], [`Handle`]: a process that runs services, and what its routes hold of them.
 //! - [`fold`]: rebuild, rewind and verify.
 //! - `measure`, `counts`: what the metrics tell. [`trace`]: what traces tell.
-//! - `database`: the one home of what differs between the two databases.
+//! - `database`: the one home of what differs between the two databases. `connections`: lends them.
+//! - `failpoints`: where tests step in; nothing in a build for use.
 //! - `migrate`, [`Role`]: their tables, and who may do what with them.
 //! - [`limits`]: every bound.
 
@@ -24,6 +25,7 @@ mod answers;
 mod checkpoint;
 mod clock;
 mod command;
+mod connections;
 mod core;
 mod counts;
 mod database;
@@ -32,6 +34,7 @@ mod envelope_columns;
 mod error;
 mod event;
 mod event_store;
+pub mod failpoints;
 pub mod fold;
 mod gauges;
 mod handle;

@@ -37,12 +37,27 @@ pub const BACKOFF_FIRST: Duration = Duration::from_millis(50);
 pub const BACKOFF_LONGEST: Duration = Duration::from_secs(1);
 /// How long a commit whose answer was lost is looked for before callers hear "unknown".
 pub const RESOLVE_COMMIT: Duration = Duration::from_secs(10);
-/// How long a connection may take to come from its pool.
+/// How long it may take to be lent a connection, all waiting and opening included.
 pub const ACQUIRE: Duration = Duration::from_secs(3);
+/// How long a connection that comes back may take to answer, or to be closed; shorter than
+/// [`ACQUIRE`], so that whoever waits for its place still gets it.
+pub const RELEASE: Duration = Duration::from_secs(2);
+/// A writing connection to a server is asked for a sign of life first if nobody used it for this long.
+pub const IDLE_TRUSTED: Duration = Duration::from_secs(1);
+/// How long that sign of life may take.
+pub const PROBE: Duration = Duration::from_secs(1);
+/// How long a connection to a server is kept that nobody uses.
+pub const IDLE_KEPT: Duration = Duration::from_mins(10);
+/// How long a database that is being closed waits for connections that are in use.
+pub const CLOSE: Duration = Duration::from_secs(2);
+/// How long a read may take, all waiting included; longer than the database lets it run.
+pub const READ: Duration = Duration::from_secs(15);
+/// How long a step may take, all waiting included; longer than [`RESOLVE_COMMIT`] and a turn.
+pub const STEP: Duration = Duration::from_secs(20);
 /// Connections that write, per owner; on SQLite always one.
-pub const WRITE_CONNECTIONS: u32 = 2;
+pub const WRITE_CONNECTIONS: u16 = 2;
 /// Connections that read, per owner.
-pub const READ_CONNECTIONS: u32 = 4;
+pub const READ_CONNECTIONS: u16 = 4;
 /// Stored answers are forgotten after this long.
 pub const ANSWERS_KEPT: Duration = Duration::from_hours(7 * 24);
 /// Stored answers that one pruning removes.

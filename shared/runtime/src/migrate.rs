@@ -188,13 +188,10 @@ async fn is_complete(
 }
 
 /// Applies what is missing, beside whoever serves: what changes a table needs it for itself for a
-/// moment, and everyone else waits behind it as long as it waits. So it gives up soon, and the
-/// connection with it: it may hold the lock that keeps other migrators out.
+/// moment, and everyone else waits behind it as long as it waits. So it gives up soon.
 async fn apply(database: &Database, migrator: &Migrator) -> Result<(), MigrateError> {
     let mut connection = database.connect_to_migrate().await?;
-    let applied = migrator.run(&mut *connection).await;
-    connection.close().await?;
-    applied
+    migrator.run(&mut *connection).await
 }
 
 /// Whether it waited longer than `lock_timeout` for a lock (Postgres: `lock_not_available`).

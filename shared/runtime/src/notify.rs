@@ -7,6 +7,7 @@ use sqlx::postgres::PgListener;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
+use crate::database::in_time;
 use crate::event::Position;
 use crate::event_store::EventStore;
 use crate::limits;
@@ -22,7 +23,13 @@ pub(crate) async fn tell(store: EventStore, ending: CancellationToken) {
         let head = *appends.borrow_and_update();
         // A number of ours in a constant text: the statement takes no parameters.
         let notify = AssertSqlSafe(format!("notify {CHANNEL}, '{head}'"));
-        if let Err(error) = sqlx::raw_sql(notify).execute(store.database().reader()).await {
+        let notifying = async {
+            let mut connection = store.database().reader().await?;
+            sqlx::raw_sql(notify).execute(&mut *connection).await?;
+            connection.give_back();
+            Ok(())
+        };
+        if let Err(error) = in_time(limits::READ, notifying).await {
             debug!(%error, "could not notify other processes; they look by themselves");
         }
     }

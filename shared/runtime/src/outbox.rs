@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use sqlx::any::AnyRow;
-use sqlx::{AnyConnection, AnyPool, Row as _};
+use sqlx::{AnyConnection, Row as _};
 
 use crate::envelope_columns::{self, envelope_columns};
 use crate::error::StoreError;
@@ -88,9 +88,10 @@ pub(crate) async fn page(
 }
 
 /// The place of the last event, 0 if there is none.
-pub(crate) async fn head(pool: &AnyPool) -> Result<Position, StoreError> {
-    let head: i64 =
-        sqlx::query_scalar("select coalesce(max(position), 0) from outbox").fetch_one(pool).await?;
+pub(crate) async fn head(connection: &mut AnyConnection) -> Result<Position, StoreError> {
+    let head: i64 = sqlx::query_scalar("select coalesce(max(position), 0) from outbox")
+        .fetch_one(connection)
+        .await?;
     Ok(Position(head))
 }
 

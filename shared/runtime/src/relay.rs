@@ -34,14 +34,14 @@ impl<S: Service> Relay<S> {
             None => core.event_store.cursor(S::NAME).await?,
         };
         self.cursor = None;
-        let mut reader = core.database.reader().acquire().await?;
+        let mut reader = core.database.reader().await?;
         let first = cursor.position.max(Position(1));
         let mut page = outbox::page(&mut reader, S::NAME, first, core.batch + 1).await?;
-        drop(reader);
+        reader.give_back();
         if let Some(event) = cursor.event {
             let shown = page.first().map(|first| first.envelope.id);
             if shown != Some(event) {
-                let head = outbox::head(core.database.reader()).await?;
+                let head = outbox::head(&mut *core.database.reader().await?).await?;
                 let (service, known) = (S::NAME.to_owned(), cursor.position);
                 return Err(StoreError::Diverged(Divergence::OlderService {
                     service,

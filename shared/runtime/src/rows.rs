@@ -3,8 +3,9 @@
 use std::convert::Infallible;
 
 use sqlx::any::AnyRow;
-use sqlx::{AnyConnection, AnyPool, Row as _};
+use sqlx::{AnyConnection, Row as _};
 
+use crate::database::Database;
 use crate::error::StoreError;
 use crate::event_store::limit_to_bind;
 use crate::row::{Cell, Evolve, Kind, Listed, Row};
@@ -85,17 +86,22 @@ pub(crate) fn change<R: Row>(key: &R::Key) -> String {
 }
 
 /// One row.
-pub(crate) async fn get<R: Row>(pool: &AnyPool, key: &R::Key) -> Result<Option<R>, StoreError> {
+pub(crate) async fn get<R: Row>(
+    database: &Database,
+    key: &R::Key,
+) -> Result<Option<R>, StoreError> {
+    let mut reader = database.reader().await?;
     let row = sqlx::query(R::LOAD)
         .bind(serde_json::to_string(&[key.to_string()])?)
-        .fetch_optional(pool)
+        .fetch_optional(&mut *reader)
         .await?;
+    reader.give_back();
     row.as_ref().map(read).transpose()
 }
 
 /// A page of a list.
 pub(crate) async fn list<R: Listed>(
-    pool: &AnyPool,
+    database: &Database,
     filters: &[(&'static str, String)],
     after: Option<&str>,
     limit: usize,
@@ -111,7 +117,10 @@ pub(crate) async fn list<R: Listed>(
     for (_, value) in filters {
         query = query.bind(value.clone());
     }
-    query.fetch_all(pool).await?.iter().map(read).collect()
+    let mut reader = database.reader().await?;
+    let rows = query.fetch_all(&mut *reader).await?;
+    reader.give_back();
+    rows.iter().map(read).collect()
 }
 
 /// A page of a whole table, in the order of keys, for a fold to compare with.

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
@@ -16,7 +16,7 @@ use tracing::{error, info, warn};
 use crate::clock::{Clock, Ids, Timestamp};
 use crate::command::Job;
 use crate::core::Core;
-use crate::database::{Database, Dialect, FolderLock, Location, OpenError};
+use crate::database::{Database, Dialect, FolderLock, Location, OpenError, in_time};
 use crate::error::StoreError;
 use crate::event_store::EventStore;
 use crate::handle::Handle;
@@ -48,6 +48,8 @@ pub struct Runtime {
     /// Cancelled when writers have ended: relays pass on what is left, and end.
     drained: CancellationToken,
     writers: TaskTracker,
+    /// Closed at the end, so that SQLite leaves each of them in one file.
+    databases: Mutex<Vec<Database>>,
     aborts: Aborts,
     _lock: Option<FolderLock>,
 }
@@ -71,6 +73,7 @@ impl Runtime {
         let at = event_store.unwrap_or_else(|| location.clone());
         let store = EventStore::open(&at, clock.clone(), &ids, mode).await?;
         let runtime = Self {
+            databases: Mutex::new(vec![store.database().clone()]),
             event_store: store,
             location,
             clock: clock.clone(),
@@ -117,6 +120,9 @@ impl Runtime {
         let core = Arc::new(core);
         // A service that lost history must not write over what others have read of it.
         Relay::new(Arc::clone(&core)).step().await?;
+        let mut databases = self.databases.lock().unwrap_or_else(PoisonError::into_inner);
+        databases.push(core.database.clone());
+        drop(databases);
         let (queue, jobs) = mpsc::channel(limits::COMMAND_QUEUE);
         self.run_writer(Arc::clone(&core), jobs);
         self.run_relay(Arc::clone(&core));
@@ -172,7 +178,7 @@ impl Runtime {
         })
     }
 
-    /// Ends everything: queues are drained, outboxes relayed, checkpoints saved.
+    /// Ends everything: queues are drained, outboxes relayed, checkpoints saved, databases closed.
     pub async fn stop(self) {
         self.stopping.cancel();
         self.writers.close();
@@ -180,6 +186,11 @@ impl Runtime {
         self.drained.cancel();
         self.tasks.close();
         self.tasks.wait().await;
+        let mut closing = JoinSet::new();
+        for database in self.databases.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            closing.spawn(async move { database.close().await });
+        }
+        closing.join_all().await;
     }
 
     fn run_writer<S: Service>(&self, core: Arc<Core<S>>, jobs: mpsc::Receiver<Job<S>>) {
@@ -274,7 +285,7 @@ impl<S: Service> Writing<S> {
         let mut retries = true;
         let mut looked_at = Timestamp(0);
         let mut pruned_at = self.core.clock.now();
-        while let Err(trouble) = writer.start(&run).await {
+        while let Err(trouble) = in_time(limits::STEP, writer.start(&run)).await {
             self.note(&trouble);
             if self.stopping.is_cancelled() {
                 return;
@@ -334,16 +345,16 @@ impl<S: Service> Writing<S> {
         // Where commands came just now, the next ones will not be long.
         let commands_wait = !waiting.is_empty();
         if commands_wait {
-            round.heed(writer.step_commands(waiting).await)?;
+            round.heed(in_time(limits::STEP, writer.step_commands(waiting)).await)?;
         }
         let size = writer.unit_size(commands_wait || !jobs.is_empty());
         if look || writer.next_due().is_some_and(|due| due <= self.core.clock.now()) {
-            round.heed(writer.step_timers(size).await)?;
+            round.heed(in_time(limits::STEP, writer.step_timers(size)).await)?;
         }
         if look {
-            round.heed(writer.step_retries(size).await)?;
+            round.heed(in_time(limits::STEP, writer.step_retries(size)).await)?;
         }
-        round.heed(writer.step_events(size).await)?;
+        round.heed(in_time(limits::STEP, writer.step_events(size)).await)?;
         match round {
             Round { trouble: Some(trouble), .. } => Err(trouble),
             Round { idle: true, .. } => Ok(Step::Idle),
@@ -357,7 +368,7 @@ impl<S: Service> Writing<S> {
         if !pruned_at.is_long_ago(limits::PRUNE_EVERY, now) {
             return;
         }
-        match writer.step_prune().await {
+        match in_time(limits::STEP, writer.step_prune()).await {
             Ok(Step::Did(_)) => {}
             Ok(Step::Idle) => *pruned_at = now,
             Err(trouble) => self.note(&trouble),
@@ -373,7 +384,7 @@ impl<S: Service> Writing<S> {
         }
         let waiting = jobs.take(limits::UNIT_WHILE_COMMANDS_WAIT.min(self.core.batch));
         if !waiting.is_empty()
-            && let Err(trouble) = writer.step_commands(waiting).await
+            && let Err(trouble) = in_time(limits::STEP, writer.step_commands(waiting)).await
         {
             self.note(&trouble);
         }
@@ -387,11 +398,11 @@ impl<S: Service> Writing<S> {
             if waiting.is_empty() {
                 break;
             }
-            if let Err(trouble) = writer.step_commands(waiting).await {
+            if let Err(trouble) = in_time(limits::STEP, writer.step_commands(waiting)).await {
                 self.note(&trouble);
             }
         }
-        match writer.stop(run).await {
+        match in_time(limits::STEP, writer.stop(run)).await {
             Ok(()) => info!(name = self.name, "stopped"),
             Err(trouble) => {
                 warn!(name = self.name, %trouble, "stopped without saving how far it was");
@@ -473,7 +484,7 @@ async fn relay<S: Service>(
     let mut backoff = Backoff::default();
     loop {
         let ending = drained.is_cancelled();
-        let pause = match relay.step().await {
+        let pause = match in_time(limits::STEP, relay.step()).await {
             Ok(Step::Did(_)) => {
                 health.good(&name);
                 backoff.reset();

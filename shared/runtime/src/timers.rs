@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
-use sqlx::{AnyConnection, AnyPool};
+use sqlx::AnyConnection;
 
 use crate::clock::Timestamp;
+use crate::database::Database;
 use crate::error::StoreError;
 use crate::event_store::limit_to_bind;
 
@@ -51,10 +52,11 @@ impl StoredTimer {
 
 /// Timers due by then that may fire, the earliest first.
 pub(crate) async fn due(
-    pool: &AnyPool,
+    database: &Database,
     now: Timestamp,
     limit: usize,
 ) -> Result<Vec<StoredTimer>, StoreError> {
+    let mut reader = database.reader().await?;
     let rows: Vec<TimerRow> = sqlx::query_as(concat!(
         "select timer_key, due_at, payload, event_id, correlation_id, traceparent from timers \
          where due_at <= $1 and ",
@@ -63,20 +65,23 @@ pub(crate) async fn due(
     ))
     .bind(now.0)
     .bind(limit_to_bind(limit))
-    .fetch_all(pool)
+    .fetch_all(&mut *reader)
     .await?;
+    reader.give_back();
     Ok(rows.into_iter().map(read).collect())
 }
 
 /// When the next timer comes due that may fire.
-pub(crate) async fn next_due(pool: &AnyPool) -> Result<Option<Timestamp>, StoreError> {
+pub(crate) async fn next_due(database: &Database) -> Result<Option<Timestamp>, StoreError> {
+    let mut reader = database.reader().await?;
     let due: Option<i64> = sqlx::query_scalar(concat!(
         "select due_at from timers where ",
         free!(),
         " order by due_at limit 1",
     ))
-    .fetch_optional(pool)
+    .fetch_optional(&mut *reader)
     .await?;
+    reader.give_back();
     Ok(due.map(Timestamp))
 }
 
@@ -98,6 +103,26 @@ pub(crate) async fn still_set(
     .fetch_all(connection)
     .await?;
     Ok(ids.into_iter().collect())
+}
+
+/// Forgets the attempts at timers that are about to be cleared or set anew: whoever counted them may
+/// have ended before it could settle them, and nobody will try those timers again.
+pub(crate) async fn settle_attempts(
+    connection: &mut AnyConnection,
+    changes: &BTreeMap<String, Option<StoredTimer>>,
+) -> Result<(), StoreError> {
+    if changes.is_empty() {
+        return Ok(());
+    }
+    let keys: Vec<&String> = changes.keys().collect();
+    sqlx::query(
+        "delete from attempts where message_id in (select event_id || '.' || timer_key \
+         from timers where timer_key in (select atom from json_each($1)))",
+    )
+    .bind(serde_json::to_string(&keys)?)
+    .execute(connection)
+    .await?;
+    Ok(())
 }
 
 /// Sets and clears timers by key.

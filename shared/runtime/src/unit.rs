@@ -17,6 +17,7 @@ use crate::database::Turn;
 use crate::dead_letters::{self, Parked};
 use crate::error::StoreError;
 use crate::event::{Envelope, Event, EventId, Position, Recorded, Version};
+use crate::failpoints::CommitPoint;
 use crate::measure;
 use crate::outbox::{self, OutboxEvent};
 use crate::rows::{Load, Save};
@@ -122,8 +123,8 @@ struct Following {
 
 impl<'a, S: Service> Unit<'a, S> {
     /// Takes the service's turn and learns where its logs end.
-    pub(crate) async fn begin(core: &'a Core<S>) -> Result<Self, StoreError> {
-        let mut turn = core.database.take_turn().await?;
+    pub(crate) async fn begin(core: &'a Core<S>, point: CommitPoint) -> Result<Self, StoreError> {
+        let mut turn = core.database.take_turn(point).await?;
         let began = core.clock.now();
         let (head, checkpoint, lanes, attempts): (i64, i64, i64, i64) = sqlx::query_as(
             "select coalesce((select max(position) from outbox), 0), \
@@ -323,6 +324,9 @@ impl<'a, S: Service> Unit<'a, S> {
             changed = save.changed;
         }
         let next_due = self.timers.values().flatten().map(|timer| timer.due_at).min();
+        if self.attempts_left {
+            timers::settle_attempts(&mut self.turn, &self.timers).await?;
+        }
         timers::change(&mut self.turn, &self.timers).await?;
         let now = self.began;
         answers::store(&mut self.turn, &closing.answers, now).await?;

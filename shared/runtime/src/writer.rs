@@ -21,6 +21,7 @@ use crate::answers;
 use crate::clock::Timestamp;
 use crate::core::Core;
 use crate::error::StoreError;
+use crate::failpoints::CommitPoint;
 use crate::limits;
 use crate::measure;
 use crate::runs;
@@ -44,7 +45,7 @@ pub struct Writer<S: Service> {
     core: Arc<Core<S>>,
     hears: String,
     consumer: Option<Consumer>,
-    /// Messages still to be handled one by one, each attempt counted.
+    /// Messages still to be handled with each attempt counted.
     careful: usize,
     /// Whether a dead letter that is being tried again may have ended the last run.
     careful_retries: bool,
@@ -53,6 +54,8 @@ pub struct Writer<S: Service> {
     /// An attempt that is counted and has not come to an end, because the database was in trouble:
     /// that is not the message's fault, so going on with it is not one more.
     open_attempt: Option<(String, i64)>,
+    /// The same of messages that were begun together.
+    open_together: Vec<String>,
     unit_size: usize,
     next_due: Option<Timestamp>,
 }
@@ -69,6 +72,7 @@ impl<S: Service> Writer<S> {
             careful_retries: false,
             unclean_runs: Vec::new(),
             open_attempt: None,
+            open_together: Vec::new(),
             next_due: Some(Timestamp(0)),
         }
     }
@@ -79,7 +83,7 @@ impl<S: Service> Writer<S> {
     /// one some speed in the beginning, and the other one nothing.
     pub async fn start(&mut self, run: &str) -> Result<(), StoreError> {
         let core = &self.core;
-        let mut turn = core.database.take_turn().await?;
+        let mut turn = core.database.take_turn(CommitPoint::RunBegun).await?;
         self.unclean_runs = runs::begin(&mut turn, run, core.clock.now()).await?;
         if !self.unclean_runs.is_empty() {
             self.careful = limits::UNIT_MESSAGES;
@@ -95,7 +99,7 @@ impl<S: Service> Writer<S> {
     /// Ends a run cleanly: everything read is saved.
     pub async fn stop(&mut self, run: &str) -> Result<(), StoreError> {
         self.save_checkpoint().await?;
-        let mut turn = self.core.database.take_turn().await?;
+        let mut turn = self.core.database.take_turn(CommitPoint::RunEnded).await?;
         runs::end(&mut turn, &[run.to_owned()]).await?;
         Ok(turn.commit().await?)
     }
@@ -117,7 +121,7 @@ impl<S: Service> Writer<S> {
     /// Forgets stored answers that are older than they are kept.
     pub async fn step_prune(&mut self) -> Result<Step, StoreError> {
         let before = self.core.clock.now().minus(limits::ANSWERS_KEPT);
-        let mut turn = self.core.database.take_turn().await?;
+        let mut turn = self.core.database.take_turn(CommitPoint::Pruning).await?;
         let pruned = answers::prune(&mut turn, before).await?;
         turn.commit().await?;
         Ok(if pruned == 0 {

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use axum::http::StatusCode;
 use utoipa::openapi::schema::SchemaType;
 use utoipa::openapi::{
-    ContentBuilder, HeaderBuilder, ObjectBuilder, OpenApi, Ref, RefOr, Required, Response,
-    ResponseBuilder, Schema, Type,
+    ContentBuilder, HeaderBuilder, ObjectBuilder, OneOfBuilder, OpenApi, Ref, RefOr, Required,
+    Response, ResponseBuilder, Schema, Type,
 };
 use utoipa::{IntoParams, IntoResponses, OpenApi as _};
 use utoipa_axum::router::UtoipaMethodRouter;
@@ -181,8 +181,7 @@ pub struct ChangeHeaders {
         min_length = 1, max_length = 255, pattern = "^[\\x21-\\x7e]+$")]
     pub idempotency_key: String,
     /// The versions that the client has seen, as their `ETag`: 412 if it has another one by now.
-    #[param(rename = "If-Match", required = false, value_type = String,
-        pattern = r#"^(\*|(W/)?"[\x21\x23-\x7e]*"( *, *(W/)?"[\x21\x23-\x7e]*")*)$"#)]
+    #[param(rename = "If-Match", required = false, schema_with = any_or_tags)]
     pub if_match: String,
 }
 
@@ -191,25 +190,30 @@ pub struct ChangeHeaders {
 #[into_params(parameter_in = Header)]
 pub struct ReadHeaders {
     /// The versions that the client has seen, as their `ETag`: 304 if it still has one of them.
-    #[param(rename = "If-None-Match", required = false, value_type = String,
-        pattern = r#"^(\*|(W/)?"[\x21\x23-\x7e]*"( *, *(W/)?"[\x21\x23-\x7e]*")*)$"#)]
+    #[param(rename = "If-None-Match", required = false, schema_with = tags)]
     pub if_none_match: String,
     /// `wait=N` with `If-None-Match` waits up to N seconds, 60 at most, for a newer version.
     #[param(rename = "Prefer", required = false, value_type = String, example = "wait=5")]
     pub prefer: String,
 }
 
-/// The query of every list.
-#[derive(Debug, IntoParams)]
-#[into_params(parameter_in = Query)]
-pub struct PageQuery {
-    /// How many items at most.
-    #[param(required = false, value_type = i64, minimum = 1, maximum = 200, default = 50)]
-    pub limit: i64,
-    /// The `next` of the page before.
-    #[param(required = false, value_type = String,
-        min_length = 1, max_length = 400, pattern = "^[A-Za-z0-9_-]+$")]
-    pub cursor: String,
+/// `*`, or a list of entity tags.
+fn any_or_tags() -> Schema {
+    this_or_tags("*")
+}
+
+/// A list of entity tags, of which the empty one stands for nothing that is known. `*` is no question
+/// that makes sense, though it is answered.
+fn tags() -> Schema {
+    this_or_tags("\"\"")
+}
+
+/// One pattern for all would say the same, but tools that make up values do not read it.
+fn this_or_tags(this: &str) -> Schema {
+    let text = || ObjectBuilder::new().schema_type(SchemaType::Type(Type::String));
+    let this = text().enum_values(Some([this]));
+    let tags = text().pattern(Some(r#"^(W/)?"[!#-~]+"( *, *(W/)?"[!#-~]*")*$"#));
+    Schema::OneOf(OneOfBuilder::new().item(this).item(tags).build())
 }
 
 /// Says of a route that its body may be left out.

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use utoipa::{IntoParams, ToSchema};
 use waybill_runtime::{Health, LoopHealth, text_enum};
 
+use crate::cursor::ByName;
 use crate::document::QueryProblem;
 use crate::list::{Filtered, Filters, QueryFields};
 use crate::problem::shortened;
@@ -76,7 +77,7 @@ pub(crate) struct ScopeQuery {
 
 impl Filters for ScopeQuery {
     /// There are no pages.
-    type Cursor = String;
+    type Place = ByName;
 
     fn take(query: &mut QueryFields) -> Self {
         Self { scope: query.optional("scope") }

@@ -54,8 +54,8 @@ impl<'de> Visitor<'de> for AnyJson {
     }
 
     fn visit_f64<E: de::Error>(self, value: f64) -> Result<Json, E> {
-        let number = Number::from_f64(value).ok_or_else(|| E::custom("number out of range"))?;
-        Ok(Json::Number(number))
+        let number = whole(value).map(Number::from).or_else(|| Number::from_f64(value));
+        number.map(Json::Number).ok_or_else(|| E::custom("number out of range"))
     }
 
     fn visit_str<E>(self, value: &str) -> Result<Json, E> {
@@ -81,6 +81,14 @@ impl<'de> Visitor<'de> for AnyJson {
         }
         Ok(Json::Object(object))
     }
+}
+
+/// The whole number that this is: `1.0` and `1e3` are integers to JSON Schema, and so to whoever
+/// keeps to the document. Beyond 2^53 the text may have named another number.
+fn whole(value: f64) -> Option<i64> {
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    let is_whole = value.fract() == 0.0 && value.abs() <= EXACT;
+    is_whole.then(|| format!("{value:.0}").parse().ok()).flatten()
 }
 
 impl Json {

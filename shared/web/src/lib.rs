@@ -16,6 +16,7 @@
 
 mod body;
 mod command;
+mod cursor;
 mod document;
 mod gauges;
 mod health;
@@ -34,9 +35,10 @@ mod tags;
 mod trace;
 
 pub use command::{IDEMPOTENCY_KEY, Submitted, SubmittedOrEmpty, Terms};
+pub use cursor::{ById, ByName, ByPosition, Foreign, PageQuery, Place};
 pub use document::{
     AnyProblems, ChangeHeaders, ChangeProblems, ConflictProblem, CreateHeaders, CreateProblems,
-    ListProblems, NestedListProblems, PageQuery, ReadHeaders, ReadProblems, StateProblems, one_of,
+    ListProblems, NestedListProblems, ReadHeaders, ReadProblems, StateProblems, one_of,
     optional_body, schema_name,
 };
 pub use health::{Check, Peers};

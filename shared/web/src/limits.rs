@@ -32,8 +32,6 @@ pub const WAIT_SECONDS: u64 = 60;
 pub const SCRAPE: Duration = Duration::from_secs(3);
 /// Items of a page if the client does not say.
 pub const PAGE_DEFAULT: usize = 50;
-/// Characters of a cursor.
-pub const CURSOR: usize = 400;
 /// Characters of one explanation in an answer, which may repeat what the client sent.
 pub const DETAIL: usize = 300;
 /// Seconds after which a client may try again.

@@ -1,4 +1,4 @@
-//! Lists: their filters, and pages by an opaque cursor.
+//! Lists: their filters, and pages by a cursor.
 
 use std::fmt::Display;
 use std::str::FromStr;
@@ -7,31 +7,30 @@ use axum::Json;
 use axum::extract::{FromRequestParts, Query};
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
-use base64::Engine as _;
-use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use serde::Serialize;
 use utoipa::ToSchema;
 use waybill_runtime::{Cell, Listed, Service};
 
+use crate::cursor::{Cursor, Place};
 use crate::limits;
 use crate::problem::{InvalidField, Problem};
 use crate::state::App;
 
 /// What a list can be filtered by.
 pub trait Filters: Sized {
-    /// What orders the list, which a cursor holds.
-    type Cursor: FromStr + Display;
+    /// What orders the list.
+    type Place: Place;
 
     /// Takes the filters out of the query.
     fn take(query: &mut QueryFields) -> Self;
 }
 
-/// No filter at all, in a list ordered by `C`.
+/// No filter at all, in a list ordered by `P`.
 #[derive(Clone, Copy, Debug)]
-pub struct Unfiltered<C>(std::marker::PhantomData<C>);
+pub struct Unfiltered<P>(std::marker::PhantomData<P>);
 
-impl<C: FromStr + Display> Filters for Unfiltered<C> {
-    type Cursor = C;
+impl<P: Place> Filters for Unfiltered<P> {
+    type Place = P;
 
     fn take(_: &mut QueryFields) -> Self {
         Self(std::marker::PhantomData)
@@ -102,9 +101,9 @@ impl QueryFields {
         self.errors.push(InvalidField::new(format!("/{name}"), detail));
     }
 
-    fn page<C: FromStr + Display>(&mut self) -> Page {
+    fn page<P: Place>(&mut self) -> Page {
         let limit = self.optional("limit").map(|Limit(limit)| limit);
-        let after = self.optional("cursor").map(|cursor: Cursor<C>| cursor.0.to_string());
+        let after = self.optional("cursor").map(|cursor: Cursor<P>| cursor.0.to_string());
         Page { limit: limit.unwrap_or(limits::PAGE_DEFAULT), after }
     }
 
@@ -130,30 +129,13 @@ impl FromStr for Limit {
     }
 }
 
-/// What orders a list, in a form that clients do not take apart.
-struct Cursor<C>(C);
-
-impl<C: FromStr> FromStr for Cursor<C> {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, &'static str> {
-        let foreign = "must be the `next` of an answer";
-        if text.len() > limits::CURSOR {
-            return Err(foreign);
-        }
-        let bytes = BASE64_URL_SAFE_NO_PAD.decode(text).map_err(|_| foreign)?;
-        let text = String::from_utf8(bytes).map_err(|_| foreign)?;
-        text.parse().map(Self).map_err(|_| foreign)
-    }
-}
-
 impl<F: Filters, S: Send + Sync> FromRequestParts<S> for Listing<F> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
         let mut query = QueryFields::read(parts)?;
         let filters = F::take(&mut query);
-        let page = query.page::<F::Cursor>();
+        let page = query.page::<F::Place>();
         query.finish()?;
         Ok(Self { filters, page })
     }
@@ -170,15 +152,15 @@ impl Page {
     pub fn show<R, T>(
         &self,
         mut rows: Vec<R>,
-        cursor: impl FnOnce(&R) -> String,
+        place: impl FnOnce(&R) -> String,
         view: impl Fn(&R) -> T,
     ) -> Items<T> {
         let more = rows.len() > self.limit;
         rows.truncate(self.limit);
-        let next = rows.last().filter(|_| more).map(cursor);
+        let next = rows.last().filter(|_| more).map(place);
         Items {
             items: rows.iter().map(view).collect(),
-            next: next.map(|value| BASE64_URL_SAFE_NO_PAD.encode(value)),
+            next: next.map(|place| Cursor(place).to_string()),
         }
     }
 }

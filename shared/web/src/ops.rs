@@ -14,7 +14,8 @@ use utoipa::{IntoParams, OpenApi as _, PartialSchema, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use waybill_runtime::{DeadLetter, DeadLetterStatus, Position, Service, Settled, Timestamp};
 
-use crate::document::{AnyProblems, ListProblems, PageQuery, StateProblems, one_of};
+use crate::cursor::{ByName, PageQuery};
+use crate::document::{AnyProblems, ListProblems, StateProblems, one_of};
 use crate::list::{Filters, Items, Listing, QueryFields};
 use crate::path::Named;
 use crate::problem::Problem;
@@ -178,7 +179,7 @@ struct LetterFilters {
 }
 
 impl Filters for LetterFilters {
-    type Cursor = LetterId;
+    type Place = ByName;
 
     fn take(query: &mut QueryFields) -> Self {
         Self { status: query.optional("status") }
@@ -221,7 +222,7 @@ async fn outbox<S: Service>(State(app): State<App<S>>) -> Result<Json<Outbox>, P
 
 /// List what the service could not handle.
 #[utoipa::path(
-    get, path = "/v1/ops/{service}/dead-letters", params(LetterFilters, PageQuery),
+    get, path = "/v1/ops/{service}/dead-letters", params(LetterFilters, PageQuery<ByName>),
     responses(
         (status = 200, description = "A page of dead letters.", body = Items<DeadLetterView>),
         ListProblems,

@@ -4,6 +4,11 @@ use std::io;
 use std::time::Duration;
 
 use axum::Router;
+use axum::extract::Request;
+use axum::http::Version;
+use axum::http::header::{CONNECTION, HOST, TRANSFER_ENCODING};
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse as _, Response};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
@@ -13,6 +18,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::limits;
+use crate::problem::Problem;
 
 /// The bounds of a server that tests set lower.
 #[derive(Clone, Copy, Debug)]
@@ -50,6 +56,7 @@ pub async fn serve_within(
     let graceful = GracefulShutdown::new();
     let mut connections = JoinSet::new();
     let http = http(&limits);
+    let router = router.layer(from_fn(refuse_ambiguous));
     loop {
         tokio::select! {
             () = stopping.cancelled() => break,
@@ -74,10 +81,32 @@ pub async fn serve_within(
 fn http(limits: &ServerLimits) -> http1::Builder {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
+        .half_close(true)
         .header_read_timeout(limits.header_read)
         .max_headers(crate::limits::HEADERS)
         .max_header_size(crate::limits::HEADER_BYTES);
     http
+}
+
+/// Refuses what another server on the way may have read otherwise (RFC 9112, sections 3.2 and 6.1):
+/// a request that names no host, or two, and a body that is encoded on its way, or announced as
+/// chunked twice. hyper refuses every other doubt about where a request ends.
+async fn refuse_ambiguous(request: Request, next: Next) -> Response {
+    let headers = request.headers();
+    let hosts = headers.get_all(HOST).iter().count();
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    let detail = if hosts > 1 || (hosts == 0 && request.version() == Version::HTTP_11) {
+        "the request must have one Host header"
+    } else if codings
+        .next()
+        .is_some_and(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"chunked"))
+        || codings.next().is_some()
+    {
+        "Transfer-Encoding must be chunked and nothing else"
+    } else {
+        return next.run(request).await;
+    };
+    ([(CONNECTION, "close")], Problem::malformed(detail)).into_response()
 }
 
 fn connection(

@@ -14,7 +14,7 @@ use utoipa_axum::router::OpenApiRouter;
 use waybill_contract::{OrderId, Quantity, Sku};
 use waybill_runtime::{Clock, CommandError, Health, Timestamp, Version};
 use waybill_web::{
-    Filters, InvalidField, Listing, Named, Problem, QueryFields, Seen, Site, Submitted,
+    ById, Filters, InvalidField, Listing, Named, Problem, QueryFields, Seen, Site, Submitted,
     SubmittedOrEmpty,
 };
 
@@ -41,7 +41,7 @@ struct Reason {
 struct BySku(Option<Sku>);
 
 impl Filters for BySku {
-    type Cursor = OrderId;
+    type Place = ById;
 
     fn take(query: &mut QueryFields) -> Self {
         Self(query.optional("sku"))
@@ -309,6 +309,14 @@ async fn what_does_not_fit_is_pointed_to() {
         &post_json(r#"{"lines": [{"sku": "A", "quantity": 1.5}]}"#).await,
         "/lines/0/quantity",
     );
+    for whole in ["1.0", "1e0", "10e-1"] {
+        let body = format!(r#"{{"lines": [{{"sku": "A", "quantity": {whole}}}]}}"#);
+        assert_eq!(
+            post_json(body.clone()).await.status,
+            200,
+            "JSON Schema calls {whole} an integer"
+        );
+    }
     points_to(&post_json(r#"{"lines": [{"sku": "A"}]}"#).await, "/lines/0");
     points_to(&post_json(r#"{"lines": [], "a/b~c": 1}"#).await, "/a~1b~0c");
 }

@@ -21,7 +21,7 @@ use waybill_runtime::{
     Answer, Clock, Context, DecodeError, Envelope, Event, Evolve, Ids, Location, Message,
     Migration, Migrations, Recorded, Runtime, Service, TimerChange, Version, row, tables,
 };
-use waybill_web::{App, Items, Listing, Named, Problem, Seen, Site, Submitted, Unfiltered};
+use waybill_web::{App, ById, Items, Listing, Named, Problem, Seen, Site, Submitted, Unfiltered};
 
 row! {
     /// A note.
@@ -197,7 +197,7 @@ async fn show(
 
 async fn list(
     State(app): State<App<Notes>>,
-    listing: Listing<Unfiltered<NoteId>>,
+    listing: Listing<Unfiltered<ById>>,
 ) -> Result<Items<NoteView>, Problem> {
     app.list(&[], &listing.page, |note: &Note| note.into()).await
 }

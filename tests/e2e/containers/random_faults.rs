@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use super::nothing_was_lost_or_doubled;
 use crate::load::Load;
-use crate::support::{Container, Kind, PATIENCE, Project, Stack, World, docker, docker_on, until};
+use crate::support::{
+    Container, Dice, Kind, PATIENCE, Project, Stack, World, docker, docker_on, until, variable,
+};
 
 /// The containers that something may happen to, by their service.
 const VICTIMS: [&str; 7] =
@@ -38,41 +40,15 @@ impl fmt::Display for Fault {
     }
 }
 
-/// Numbers that look random and are the same again for the same seed (`SplitMix64`).
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % sides
-    }
-
-    fn time(&mut self, from: u64, to: u64) -> Duration {
-        Duration::from_millis(from + self.roll(to - from))
-    }
-
-    fn pick<'a, T>(&mut self, among: &'a [T]) -> &'a T {
-        let count = u64::try_from(among.len()).expect("it fits");
-        &among[usize::try_from(self.roll(count)).expect("it fits")]
-    }
-
-    fn fault(&mut self) -> Fault {
-        match self.roll(4) {
-            0 => Fault::Killed(self.time(0, 2_000)),
-            1 => Fault::Crashed,
-            2 => Fault::Paused(self.time(1_000, 6_000)),
-            _ => Fault::Restarted,
+impl Fault {
+    fn thrown(dice: &mut Dice) -> Self {
+        match dice.roll(4) {
+            0 => Self::Killed(dice.time(0, 2_000)),
+            1 => Self::Crashed,
+            2 => Self::Paused(dice.time(1_000, 6_000)),
+            _ => Self::Restarted,
         }
     }
-}
-
-/// A number from the environment, or this.
-fn variable(name: &str, otherwise: u64) -> u64 {
-    let value = std::env::var(name).ok();
-    value.map_or(otherwise, |value| value.parse().unwrap_or_else(|_| panic!("{name}={value}")))
 }
 
 async fn happens(fault: Fault, victim: &Container, project: &Project) {
@@ -116,10 +92,9 @@ async fn crash(victim: &Container, project: &Project) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs the containers that `scripts/test compose` starts"]
 async fn thirty_random_faults_under_load_lose_and_double_nothing() {
-    let seed = variable("WAYBILL_TEST_SEED", u64::from(std::process::id()));
     let faults = variable("WAYBILL_TEST_FAULTS", 30);
-    eprintln!("{faults} random faults; again with WAYBILL_TEST_SEED={seed}");
-    let mut dice = Dice(seed);
+    let mut dice = Dice::thrown();
+    eprintln!("{faults} random faults");
     let run = tokio::time::timeout(BOUND, random_faults(&mut dice, faults));
     run.await.unwrap_or_else(|_| panic!("not over within {BOUND:?}"));
 }
@@ -137,7 +112,7 @@ async fn random_faults(dice: &mut Dice, faults: u64) {
         let mut victims = project.containers().await;
         victims.retain(|one| one.service == service && one.state == "running");
         victims.sort_by(|one, other| one.name.cmp(&other.name));
-        let (victim, fault) = (dice.pick(&victims).clone(), dice.fault());
+        let (victim, fault) = (dice.pick(&victims).clone(), Fault::thrown(dice));
         eprintln!("{number:>2} {} {fault}; {} orders so far", victim.name, load.answers());
         happens(fault, &victim, project).await;
         tokio::time::sleep(dice.time(0, 1_000)).await;

@@ -16,6 +16,9 @@ const SHOWN: &str = "60";
 /// The variables of `compose.yaml` for the options of servers: carrier, packing, transit, deadline.
 const VARIABLES: [&str; 4] =
     ["WAYBILL_CARRIER", "WAYBILL_PACKING", "WAYBILL_CARRIER_TRANSIT", "WAYBILL_ORDER_DEADLINE"];
+/// The variable of `tests/compose.yaml` for how often the engine asks a container for its health,
+/// and a time that no case reaches.
+const HEALTH: (&str, &str) = ("WAYBILL_TEST_HEALTH_INTERVAL", "24h");
 /// The owner of the database, and its name.
 const OWNER: &str = "waybill";
 
@@ -74,7 +77,8 @@ impl Compose {
     /// each is ready and reached through the gateway.
     pub(super) async fn restart(&mut self, options: &Options) {
         let values = [&options.carrier, &options.packing, &options.transit, &options.deadline];
-        self.project.variables = VARIABLES.into_iter().zip(values.map(Clone::clone)).collect();
+        let variables = VARIABLES.into_iter().zip(values.map(Clone::clone));
+        self.project.variables = variables.chain([(HEALTH.0, HEALTH.1.to_owned())]).collect();
         let services = SERVICES.into_iter().filter(|service| options.runs(service));
         let services: Vec<&str> = services.collect();
         scale(&self.project, &services, REPLICAS, &[]).await;

@@ -1,9 +1,10 @@
 //! The containers of the project that `scripts/test compose` makes, by Docker's command line.
 
 use std::process::Command;
+use std::sync::OnceLock;
 use std::time::Duration;
 
-use super::process::{Ended, finish};
+use super::process::{Ended, ends};
 
 /// The services of Waybill, each with containers of its own.
 pub(crate) const SERVICES: [&str; 5] = ["order", "inventory", "logistics", "user", "audit"];
@@ -57,7 +58,7 @@ impl Project {
         command.args(project).args(files).args(arguments);
         // The files name others from where they are.
         command.current_dir(env!("CARGO_MANIFEST_DIR")).envs(self.variables.iter().cloned());
-        finish(command, WITHIN).await
+        run(command).await
     }
 
     /// The same where it must succeed; what it printed.
@@ -113,7 +114,19 @@ impl Ended {
 pub(crate) async fn try_docker(arguments: &[&str]) -> Ended {
     let mut command = Command::new("docker");
     command.args(arguments);
-    finish(command, WITHIN).await
+    run(command).await
+}
+
+/// Runs a command of Docker. An engine that left one without an answer will leave the next one so,
+/// and there are hundreds: they fail at once.
+async fn run(command: Command) -> Ended {
+    static UNANSWERED: OnceLock<String> = OnceLock::new();
+    let shown = format!("{command:?}");
+    if let Some(earlier) = UNANSWERED.get() {
+        panic!("the engine hangs: {earlier} had no answer; not tried: {shown}");
+    }
+    let ended = ends(command, WITHIN).await;
+    ended.unwrap_or_else(|| panic!("not within {WITHIN:?}: {}", UNANSWERED.get_or_init(|| shown)))
 }
 
 /// A command of Docker that must succeed; what it printed.

@@ -8,11 +8,13 @@
 //! - [`Client`], [`Reply`]: JSON over HTTP. [`make`]: products, users and orders.
 //! - [`World`]: products and customers, and whether the books balance in the end.
 //! - [`Collector`]: takes traces, as an OpenTelemetry collector does.
+//! - [`Dice`]: chance that can be repeated.
 //! - [`until`]: waiting for a condition, with a bound.
 
 mod client;
 mod collector;
 mod compose;
+mod dice;
 mod docker;
 mod local;
 pub(crate) mod make;
@@ -28,9 +30,10 @@ mod world;
 pub(crate) use client::{Client, Reply};
 pub(crate) use collector::{Collector, Told};
 pub(crate) use compose::Compose;
+pub(crate) use dice::{Dice, variable};
 pub(crate) use docker::{Container, Project, docker, docker_on};
 pub(crate) use options::Options;
-pub(crate) use process::{Ended, Process, executable, run};
+pub(crate) use process::{Ended, Process, executable, finish, run, run_with, signal};
 pub(crate) use stack::Stack;
 pub(crate) use stopwatch::Stopwatch;
 pub(crate) use store::{Kind, Server, Store};

@@ -1,5 +1,7 @@
 //! How servers are started.
 
+use std::process::ExitStatus;
+
 use super::process::Process;
 use super::store::Store;
 
@@ -73,6 +75,16 @@ impl Options {
     /// A process with them, on this store; where it serves.
     pub(super) async fn serve(&self, store: &Store) -> (Process, String) {
         Process::serve_with(&self.arguments(store), &self.variables).await
+    }
+
+    /// The same for a process that may end before it serves; with what, if it does.
+    pub(super) async fn try_serve(&self, store: &Store) -> (Process, Result<String, ExitStatus>) {
+        Process::try_serve(&self.arguments(store), &self.variables).await
+    }
+
+    /// A process with them, on this store, that was only just started.
+    pub(super) fn spawn(&self, store: &Store) -> Process {
+        Process::spawn(&self.arguments(store), &self.variables)
     }
 
     /// The command line of one process with them, on this store.

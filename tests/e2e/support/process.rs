@@ -31,18 +31,30 @@ impl Process {
         arguments: &[String],
         variables: &[(String, String)],
     ) -> (Self, String) {
-        let mut process = Self::spawn(arguments, variables);
-        let url = until("the server says where it serves", PATIENCE, async || {
-            if let Some(status) = process.child.try_wait().expect("a child of this process") {
-                panic!("the server ended at once, with {status}");
-            }
-            process.log().iter().find_map(|line| served_at(line))
-        })
-        .await;
-        (process, url)
+        let (process, served) = Self::try_serve(arguments, variables).await;
+        match served {
+            Ok(url) => (process, url),
+            Err(status) => panic!("the server ended at once, with {status}"),
+        }
     }
 
-    fn spawn(arguments: &[String], variables: &[(String, String)]) -> Self {
+    /// The same for one that may end before it serves; with what, if it does.
+    pub(crate) async fn try_serve(
+        arguments: &[String],
+        variables: &[(String, String)],
+    ) -> (Self, Result<String, ExitStatus>) {
+        let mut process = Self::spawn(arguments, variables);
+        let served = until("the server says where it serves", PATIENCE, async || {
+            let ended = process.child.try_wait().expect("a child of this process");
+            let served = || process.log().iter().find_map(|line| served_at(line));
+            ended.map(Err).or_else(|| served().map(Ok))
+        })
+        .await;
+        (process, served)
+    }
+
+    /// Starts it; whether and where it serves is not known yet.
+    pub(crate) fn spawn(arguments: &[String], variables: &[(String, String)]) -> Self {
         let mut child = executable(arguments)
             .envs(variables.iter().cloned())
             .stdin(Stdio::null())
@@ -80,9 +92,24 @@ impl Process {
 
     /// Asks it to stop, as `kill` does.
     pub(crate) fn terminate(&self) {
-        let pid = self.child.id().to_string();
-        let sent = Command::new("sh").args(["-c", "kill -TERM \"$0\"", &pid]).status();
-        assert!(sent.expect("a shell starts").success(), "the signal reaches the server");
+        signal("TERM", &[self.id()]);
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits for an end that nobody told it to come to.
+    pub(crate) async fn ended_by_itself(&mut self) -> ExitStatus {
+        until("the server ends by itself", PATIENCE, async || {
+            self.child.try_wait().expect("a child of this process")
+        })
+        .await
+    }
+
+    /// Whether it runs.
+    pub(crate) fn runs(&mut self) -> bool {
+        self.child.try_wait().expect("a child of this process").is_none()
     }
 
     /// Waits for its end after it was told to.
@@ -108,6 +135,14 @@ impl Drop for Process {
     }
 }
 
+/// Sends a signal to these processes, all of which must be there.
+pub(crate) fn signal(name: &str, processes: &[u32]) {
+    let ids = processes.iter().map(ToString::to_string);
+    let kill = "kill -s \"$0\" \"$@\"".to_owned();
+    let sent = Command::new("sh").args(["-c".to_owned(), kill, name.to_owned()]).args(ids).status();
+    assert!(sent.expect("a shell starts").success(), "SIG{name} reaches {processes:?}");
+}
+
 /// What a command that ended left behind.
 #[derive(Debug)]
 pub(crate) struct Ended {
@@ -121,16 +156,30 @@ pub(crate) async fn run(arguments: &[String]) -> Ended {
     finish(executable(arguments), PATIENCE).await
 }
 
+/// The same with these variables in its environment.
+pub(crate) async fn run_with(arguments: &[String], variables: &[(&str, &str)]) -> Ended {
+    let mut command = executable(arguments);
+    command.envs(variables.iter().copied());
+    finish(command, PATIENCE).await
+}
+
 /// Runs a command to its end, which must come within this time.
-pub(super) async fn finish(command: Command, within: Duration) -> Ended {
+pub(crate) async fn finish(command: Command, within: Duration) -> Ended {
+    let shown = format!("{command:?}");
+    let ended = ends(command, within).await;
+    ended.unwrap_or_else(|| panic!("not within {within:?}: {shown}"))
+}
+
+/// The same; none if that takes longer.
+pub(crate) async fn ends(command: Command, within: Duration) -> Option<Ended> {
     let shown = format!("{command:?}");
     let mut command = tokio::process::Command::from(command);
     let output = command.stdin(Stdio::null()).kill_on_drop(true).output();
-    let output = tokio::time::timeout(within, output).await;
-    let output = output.unwrap_or_else(|_| panic!("not within {within:?}: {shown}"));
+    let output = tokio::time::timeout(within, output).await.ok()?;
     let output = output.unwrap_or_else(|error| panic!("{shown}: {error}"));
     let text = |bytes| String::from_utf8(bytes).expect("it writes UTF-8");
-    Ended { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+    let (stdout, stderr) = (text(output.stdout), text(output.stderr));
+    Some(Ended { code: output.status.code(), stdout, stderr })
 }
 
 /// The executable with nothing from the environment of the tests that it would heed.

@@ -41,13 +41,20 @@ impl Stack {
 
     /// Servers with these options on fresh data.
     pub(crate) async fn with(kind: Kind, options: Options) -> Self {
-        let (deployment, url) = if kind == Kind::Compose {
+        if kind == Kind::Compose {
             let (compose, url) = Compose::start(&options).await;
-            (Deployment::Compose(compose), url)
-        } else {
-            let (local, url) = Local::start(Store::new(kind).await, &options).await;
-            (Deployment::Local(local), url)
-        };
+            return Self::ready_at(url, options, Deployment::Compose(compose)).await;
+        }
+        Self::on(Store::new(kind).await, options).await
+    }
+
+    /// One process with these options on this data.
+    pub(crate) async fn on(store: Store, options: Options) -> Self {
+        let (local, url) = Local::start(store, &options).await;
+        Self::ready_at(url, options, Deployment::Local(local)).await
+    }
+
+    async fn ready_at(url: String, options: Options, deployment: Deployment) -> Self {
         let client = Client::new(url);
         client.ready().await;
         Self { client, options, deployment }
@@ -56,6 +63,13 @@ impl Stack {
     /// The one process of a case that is about processes.
     fn local(&self) -> &Local {
         match &self.deployment {
+            Deployment::Local(local) => local,
+            Deployment::Compose(_) => panic!("this case is about processes"),
+        }
+    }
+
+    fn local_mut(&mut self) -> &mut Local {
+        match &mut self.deployment {
             Deployment::Local(local) => local,
             Deployment::Compose(_) => panic!("this case is about processes"),
         }
@@ -77,6 +91,10 @@ impl Stack {
     /// The process of a case that is about one.
     pub(crate) fn process(&self) -> &Process {
         &self.local().process
+    }
+
+    pub(crate) fn process_mut(&mut self) -> &mut Process {
+        &mut self.local_mut().process
     }
 
     /// One more process on the same data, which must be Postgres for that; its client.
@@ -110,6 +128,21 @@ impl Stack {
             }
             Deployment::Compose(compose) => compose.restart(&self.options).await,
         }
+    }
+
+    /// The same for one process that may end before it serves; whether it serves. It need not be
+    /// ready yet.
+    pub(crate) async fn try_restart(&mut self) -> bool {
+        let options = self.options.clone();
+        let Some(url) = self.local_mut().try_restart(&options).await else { return false };
+        self.client.turn_to(url);
+        true
+    }
+
+    /// Starts one process again and waits for nothing. Nobody learns where it serves.
+    pub(crate) fn begin_restart(&mut self) {
+        let options = self.options.clone();
+        self.local_mut().begin_restart(&options);
     }
 
     /// What `waybill verify` says about the data.

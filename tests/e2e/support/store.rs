@@ -1,6 +1,6 @@
 //! A fresh database of either kind, removed when it goes out of scope.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use sqlx::{AnyConnection, AssertSqlSafe, Connection as _};
@@ -18,7 +18,15 @@ pub(crate) enum Kind {
 #[derive(Debug)]
 pub(crate) enum Store {
     Folder(TempDir),
-    Database { server: Server, name: String, url: String },
+    Database {
+        server: Server,
+        name: String,
+        url: String,
+    },
+    /// A folder that whoever named it takes care of.
+    Within(PathBuf),
+    /// A database that whoever named it takes care of.
+    At(String),
 }
 
 /// The Postgres servers to test with; the second is for services that are apart.
@@ -81,15 +89,27 @@ impl Store {
     pub(crate) fn arguments(&self) -> Vec<String> {
         match self {
             Self::Folder(folder) => vec!["--data-dir".to_owned(), text(folder.path())],
-            Self::Database { url, .. } => vec!["--database-url".to_owned(), url.clone()],
+            Self::Within(folder) => vec!["--data-dir".to_owned(), text(folder)],
+            Self::Database { url, .. } | Self::At(url) => {
+                vec!["--database-url".to_owned(), url.clone()]
+            }
+        }
+    }
+
+    /// The folder of the files.
+    pub(crate) fn folder(&self) -> &Path {
+        match self {
+            Self::Folder(folder) => folder.path(),
+            Self::Within(folder) => folder,
+            other => panic!("this case is on SQLite: {other:?}"),
         }
     }
 
     /// The address of the Postgres database, and its name on which server.
     pub(crate) fn database(&self) -> (&str, &str, Server) {
         match self {
-            Self::Folder(_) => panic!("this case is on SQLite"),
             Self::Database { url, name, server } => (url, name, *server),
+            other => panic!("this case is about databases of the test servers: {other:?}"),
         }
     }
 
@@ -114,8 +134,9 @@ impl Store {
 
     /// The same where the database may refuse.
     pub(crate) async fn try_execute(&self, owner: &str, sql: &str) -> Result<(), sqlx::Error> {
+        sqlx::any::install_default_drivers();
         let mut connection = AnyConnection::connect(&self.url(owner)).await?;
-        if let Self::Database { .. } = self {
+        if let Self::Database { .. } | Self::At(_) = self {
             let path = AssertSqlSafe(format!("set search_path = \"{owner}\""));
             sqlx::raw_sql(path).execute(&mut connection).await?;
         }
@@ -127,7 +148,8 @@ impl Store {
     fn url(&self, owner: &str) -> String {
         match self {
             Self::Folder(folder) => format!("sqlite://{}/{owner}.db", text(folder.path())),
-            Self::Database { url, .. } => url.clone(),
+            Self::Within(folder) => format!("sqlite://{}/{owner}.db", text(folder)),
+            Self::Database { url, .. } | Self::At(url) => url.clone(),
         }
     }
 }

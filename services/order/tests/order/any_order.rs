@@ -227,6 +227,19 @@ proptest! {
     }
 
     #[test]
+    fn a_confirmed_order_is_completed_in_whatever_order_the_rest_is_heard(
+        rest in Just([Step::Dispatched, Step::Delivered, Step::Told(NotificationKind::Delivered)])
+            .prop_shuffle(),
+    ) {
+        let mut house = House::new();
+        for step in [Step::Place, Step::Reserved, Step::Authorized].into_iter().chain(rest) {
+            house.step(step, 1);
+            house.check();
+        }
+        prop_assert_eq!(house.order(1).map(|order| order.status), Some(Status::Completed));
+    }
+
+    #[test]
     fn a_no_among_the_answers_rejects(
         answers in prop_oneof![
             Just([Step::OutOfStock, Step::Authorized]),

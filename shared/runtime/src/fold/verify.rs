@@ -7,6 +7,7 @@ use sqlx::AnyConnection;
 
 use super::compare::{Compare, Unequal};
 use super::{OnProgress, TimerFold, decode, open, recorded};
+use crate::connections::Transaction;
 use crate::database::{Database, Location, OpenError};
 use crate::envelope_columns;
 use crate::error::StoreError;
@@ -57,7 +58,7 @@ impl fmt::Display for Difference {
 #[derive(Debug)]
 pub struct EventStoreSnapshot {
     database: Database,
-    snapshot: sqlx::Transaction<'static, sqlx::Any>,
+    snapshot: Transaction,
 }
 
 impl EventStoreSnapshot {
@@ -153,7 +154,7 @@ pub async fn verify<S: Service>(
 ) -> Result<Finding, OpenError> {
     let database = open::<S>(location).await?;
     let mut snapshot = database.snapshot().await?;
-    let total = outbox::head(database.reader()).await?;
+    let total = outbox::head(&mut snapshot).await?;
     let mut walk = Walk::<S>::new();
     let mut relayed = true;
     loop {

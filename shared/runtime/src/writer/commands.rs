@@ -9,6 +9,7 @@ use crate::answers::{self, StoredAnswer};
 use crate::command::{CommandError, Job, Outcome, Request, RequestKey};
 use crate::error::StoreError;
 use crate::event::Version;
+use crate::failpoints::CommitPoint;
 use crate::service::{Message, Service};
 use crate::unit::{Cause, Closing, Unit, Verdict};
 
@@ -62,7 +63,7 @@ impl<S: Service> Writer<S> {
 
     async fn try_commands(&mut self, asked: &[Asked<S>]) -> Result<Vec<Outcome<S>>, StoreError> {
         let core = Arc::clone(&self.core);
-        let mut unit = Unit::begin(&core).await?;
+        let mut unit = Unit::begin(&core, CommitPoint::Commands).await?;
         let keys: Vec<&str> =
             asked.iter().filter_map(|one| one.key.as_ref()).map(|key| key.key.as_str()).collect();
         let mut stored = answers::load(unit.turn(), &keys).await?;

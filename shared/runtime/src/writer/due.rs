@@ -9,6 +9,7 @@ use super::{Step, Writer};
 use crate::clock::Timestamp;
 use crate::dead_letters::{self, DeadLetterStatus, Kept, Parked};
 use crate::error::StoreError;
+use crate::failpoints::CommitPoint;
 use crate::limits;
 use crate::service::Service;
 use crate::timers::{self, StoredTimer};
@@ -18,9 +19,9 @@ impl<S: Service> Writer<S> {
     /// Handles timers that came due, as one unit.
     pub async fn step_timers(&mut self, limit: usize) -> Result<Step, StoreError> {
         let core = Arc::clone(&self.core);
-        let due = timers::due(core.database.reader(), core.clock.now(), limit).await?;
+        let due = timers::due(&core.database, core.clock.now(), limit).await?;
         if due.is_empty() {
-            self.next_due = timers::next_due(core.database.reader()).await?;
+            self.next_due = timers::next_due(&core.database).await?;
             return Ok(Step::Idle);
         }
         let count = due.len();
@@ -32,6 +33,8 @@ impl<S: Service> Writer<S> {
                 }
                 other => return other.map(|()| Step::Did(count)),
             }
+        } else if self.timers_with_care(&due).await? {
+            return Ok(Step::Did(count));
         }
         for timer in due.into_iter().take(limits::CAREFUL_MESSAGES) {
             self.timer_with_care(timer).await?;
@@ -39,9 +42,27 @@ impl<S: Service> Writer<S> {
         Ok(Step::Did(count))
     }
 
+    /// Timers of which one may have ended the last run, as one unit, the attempt committed before it
+    /// runs. Not so if that was tried before: then each must go by itself.
+    async fn timers_with_care(&mut self, due: &[StoredTimer]) -> Result<bool, StoreError> {
+        let core = Arc::clone(&self.core);
+        let mut unit = Unit::begin(&core, CommitPoint::Attempt).await?;
+        let set = timers::still_set(unit.turn(), &due.iter().collect::<Vec<_>>()).await?;
+        let ids = due.iter().map(StoredTimer::id).filter(|id| set.contains(id)).collect();
+        if !self.begin_together(unit, ids).await? {
+            return Ok(false);
+        }
+        let tried = self.try_timers(due).await;
+        match tried {
+            Err(cause) if !cause.is_about_data() => return Err(cause),
+            _ => self.open_together.clear(),
+        }
+        Ok(tried.is_ok())
+    }
+
     async fn try_timers(&mut self, due: &[StoredTimer]) -> Result<(), StoreError> {
         let core = Arc::clone(&self.core);
-        let mut unit = Unit::begin(&core).await?;
+        let mut unit = Unit::begin(&core, CommitPoint::Timers).await?;
         let set = timers::still_set(unit.turn(), &due.iter().collect::<Vec<_>>()).await?;
         let still_set = |timer: &&StoredTimer| set.contains(&timer.id());
         let kept: Vec<Kept> = due.iter().filter(still_set).cloned().map(Kept::Timer).collect();
@@ -80,7 +101,7 @@ impl<S: Service> Writer<S> {
 
     async fn park_timer(&mut self, timer: &StoredTimer, cause: String) -> Result<(), StoreError> {
         let core = Arc::clone(&self.core);
-        let mut unit = Unit::begin(&core).await?;
+        let mut unit = Unit::begin(&core, CommitPoint::ParkedTimer).await?;
         let (id, lane) = (timer.id(), timer.correlation.as_str());
         let mut closing = Closing { settled_attempts: vec![id.clone()], ..Closing::default() };
         let set = timers::still_set(unit.turn(), &[timer]).await?.contains(&id);

@@ -12,6 +12,7 @@ use crate::dead_letters::{self, DeadLetterStatus, Kept, Parked};
 use crate::error::{Divergence, StoreError};
 use crate::event::Position;
 use crate::event_store::{Anchor, Page, StoredEvent};
+use crate::failpoints::CommitPoint;
 use crate::limits;
 use crate::runs;
 use crate::service::Service;
@@ -45,11 +46,7 @@ impl<S: Service> Writer<S> {
         self.read_checkpoint().await?;
         // Put back at the end: after trouble on the way it is read from the database again.
         let Some(mut consumer) = self.consumer.take() else { return Ok(Step::Idle) };
-        let limit = match self.careful {
-            0 => limit,
-            // Few at a time: each takes two commits, and commands wait meanwhile.
-            careful => limit.min(careful).min(limits::CAREFUL_MESSAGES),
-        };
+        let limit = if self.careful > 0 { limit.min(self.careful) } else { limit };
         let page = core.event_store.page(consumer.seen.anchor.position, &self.hears, limit).await?;
         verify_anchor::<S>(&consumer.seen.anchor, &page)?;
         let Some(end) = page.end else {
@@ -94,8 +91,37 @@ impl<S: Service> Writer<S> {
         }
     }
 
-    /// One event after the other, each attempt committed before it runs, so that a crash counts.
+    /// Events of which one may have ended the last run, as one unit: the attempt is committed before
+    /// it runs, so that a crash counts. If it has come to no end before, they go one by one.
     async fn events_with_care(&mut self, events: &[Kept], end: Anchor) -> Result<(), StoreError> {
+        let core = Arc::clone(&self.core);
+        let unit = Unit::begin(&core, CommitPoint::Attempt).await?;
+        if !self.is_next(&unit) {
+            return self.start_over(unit).await;
+        }
+        if !self.begin_together(unit, events.iter().map(Kept::id).collect()).await? {
+            // Few at a time: each takes two commits, and commands wait meanwhile.
+            let few = &events[..events.len().min(limits::CAREFUL_MESSAGES)];
+            let end = match few.last() {
+                Some(Kept::Event(last)) if few.len() < events.len() => last.anchor(&end.log_id),
+                _ => end,
+            };
+            return self.events_one_by_one(few, end).await;
+        }
+        match self.try_events(events, end).await {
+            // Counted by now: one by one next time.
+            Err(cause) if cause.is_about_data() => self.open_together.clear(),
+            other => {
+                other?;
+                self.open_together.clear();
+                self.careful = self.careful.saturating_sub(events.len());
+            }
+        }
+        if self.careful == 0 { self.careful_stretch_over().await } else { Ok(()) }
+    }
+
+    /// One event after the other, each attempt committed before it runs.
+    async fn events_one_by_one(&mut self, events: &[Kept], end: Anchor) -> Result<(), StoreError> {
         for event in events {
             let Kept::Event(stored) = event else { continue };
             let place = stored.anchor(&end.log_id);
@@ -134,7 +160,7 @@ impl<S: Service> Writer<S> {
 
     async fn try_events(&mut self, events: &[Kept], end: Anchor) -> Result<(), StoreError> {
         let core = Arc::clone(&self.core);
-        let mut unit = Unit::begin(&core).await?;
+        let mut unit = Unit::begin(&core, CommitPoint::Events).await?;
         if !self.is_next(&unit) {
             return self.start_over(unit).await;
         }
@@ -160,7 +186,7 @@ impl<S: Service> Writer<S> {
         attempts: i64,
     ) -> Result<(), StoreError> {
         let core = Arc::clone(&self.core);
-        let mut unit = Unit::begin(&core).await?;
+        let mut unit = Unit::begin(&core, CommitPoint::ParkedEvent).await?;
         if !self.is_next(&unit) {
             return self.start_over(unit).await;
         }
@@ -209,7 +235,7 @@ impl<S: Service> Writer<S> {
         if self.unclean_runs.is_empty() {
             return Ok(());
         }
-        let mut turn = self.core.database.take_turn().await?;
+        let mut turn = self.core.database.take_turn(CommitPoint::RunsForgotten).await?;
         runs::end(&mut turn, &self.unclean_runs).await?;
         turn.commit().await?;
         self.unclean_runs.clear();
@@ -219,8 +245,9 @@ impl<S: Service> Writer<S> {
     /// Reads the checkpoint, at the beginning and after a commit that failed.
     async fn read_checkpoint(&mut self) -> Result<(), StoreError> {
         if self.consumer.is_none() {
-            let mut reader = self.core.database.reader().acquire().await?;
+            let mut reader = self.core.database.reader().await?;
             let committed = checkpoint::newest(&mut reader).await?;
+            reader.give_back();
             let saved_at = self.core.clock.now();
             self.consumer = Some(Consumer { seen: committed.clone(), committed, saved_at });
         }
@@ -243,7 +270,7 @@ impl<S: Service> Writer<S> {
             return Ok(());
         }
         let core = Arc::clone(&self.core);
-        let unit = Unit::begin(&core).await?;
+        let unit = Unit::begin(&core, CommitPoint::Checkpoint).await?;
         if !self.is_next(&unit) {
             return self.start_over(unit).await;
         }
@@ -261,6 +288,7 @@ impl<S: Service> Writer<S> {
         self.consumer = None;
         // The other one found the attempts of this one counted, and settles them.
         self.open_attempt = None;
+        self.open_together.clear();
         unit.rollback().await
     }
 

@@ -9,6 +9,7 @@ use super::{Writer, spans};
 use crate::dead_letters::{self, DeadLetterStatus, Kept, Parked};
 use crate::error::StoreError;
 use crate::event_store::StoredEvent;
+use crate::failpoints::CommitPoint;
 use crate::limits;
 use crate::service::{Message, Service};
 use crate::timers::{self, StoredTimer};
@@ -26,6 +27,24 @@ pub(super) enum Attempt<'a> {
 }
 
 impl<S: Service> Writer<S> {
+    /// Counts the first attempt at all of these together, committed before it runs. Not so if one of
+    /// them was tried before: then each must go by itself, to tell which it was.
+    pub(super) async fn begin_together(
+        &mut self,
+        unit: Unit<'_, S>,
+        ids: Vec<String>,
+    ) -> Result<bool, StoreError> {
+        if !ids.is_empty() && self.open_together == ids {
+            unit.rollback().await?;
+            return Ok(true);
+        }
+        let mut turn = unit.into_turn();
+        let first = dead_letters::count_first_attempts(&mut turn, &ids).await?;
+        turn.commit().await?;
+        self.open_together = if first { ids } else { Vec::new() };
+        Ok(first)
+    }
+
     /// Counts an attempt at a message, committed before it runs; nothing if it is not this
     /// replica's to try any more.
     pub(super) async fn begin_attempt(
@@ -40,7 +59,7 @@ impl<S: Service> Writer<S> {
             return Ok(Some(*number));
         }
         let core = Arc::clone(&self.core);
-        let mut unit = Unit::begin(&core).await?;
+        let mut unit = Unit::begin(&core, CommitPoint::Attempt).await?;
         let mine = match attempt {
             Attempt::Next => self.is_next(&unit),
             Attempt::Due(timer) => timers::still_set(unit.turn(), &[timer]).await?.contains(&id),

@@ -8,6 +8,7 @@ use super::messages::{Attempt, ended_often, tell_parked, to_message};
 use super::{Step, Writer};
 use crate::dead_letters::{self, DeadLetterStatus, Kept, Parked};
 use crate::error::StoreError;
+use crate::failpoints::CommitPoint;
 use crate::limits;
 use crate::service::Service;
 use crate::timers::{self, StoredTimer};
@@ -17,7 +18,7 @@ impl<S: Service> Writer<S> {
     /// Tries dead letters again that an operator wants tried, in the order of their lanes.
     pub async fn step_retries(&mut self, limit: usize) -> Result<Step, StoreError> {
         let core = Arc::clone(&self.core);
-        let listed = dead_letters::retrying(core.database.reader(), limit).await?;
+        let listed = dead_letters::retrying(&core.database, limit).await?;
         if listed.is_empty() {
             self.careful_retries = false;
             return Ok(Step::Idle);
@@ -59,7 +60,7 @@ impl<S: Service> Writer<S> {
         failed: Option<String>,
     ) -> Result<(), StoreError> {
         let core = Arc::clone(&self.core);
-        let mut unit = Unit::begin(&core).await?;
+        let mut unit = Unit::begin(&core, CommitPoint::Retries).await?;
         let ids: Vec<&str> = listed.iter().map(|(id, _, _)| id.as_str()).collect();
         let still = dead_letters::still_retrying(unit.turn(), &ids).await?;
         let timers: Vec<&StoredTimer> =

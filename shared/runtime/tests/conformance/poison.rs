@@ -20,6 +20,7 @@ on_both!(
     an_event_that_ends_the_process_is_parked_after_three_times,
     a_clean_stop_does_not_count_as_an_attempt,
     trouble_of_the_database_does_not_count_as_an_attempt,
+    after_an_unclean_end_a_backlog_is_still_handled_as_one_unit,
     careful_replicas_of_one_service_park_nothing_that_is_well,
     an_attempt_left_behind_by_a_crash_is_settled_by_another_replica,
     a_retry_that_ends_the_process_parks_again_after_three_times,
@@ -274,6 +275,19 @@ async fn trouble_of_the_database_does_not_count_as_an_attempt(house: House) {
     hear_all(&mut follower).await;
     assert_eq!(copied(&house, a).await, ["1", "2"]);
     assert_eq!((letters(&follower).await.len(), attempts(&house).await), (0, 0));
+}
+
+async fn after_an_unclean_end_a_backlog_is_still_handled_as_one_unit(house: House) {
+    let (mut leader, mut follower, _) = pair(&house, &[]).await;
+    let counters: Vec<CounterId> = (0..100).map(|_| counter()).collect();
+    tell(&mut leader, &counters.iter().map(|counter| (*counter, "1")).collect::<Vec<_>>()).await;
+    follower.writer.start("crashed").await.unwrap();
+    follower.close().await;
+    follower = house.follower().await;
+    follower.writer.start("careful").await.unwrap();
+    assert_eq!(follower.writer.step_events(100).await.unwrap(), Step::Did(100));
+    assert_eq!(house.count("follower", "select max(sequence) from checkpoints").await, 1);
+    assert_eq!(attempts(&house).await, 0);
 }
 
 async fn careful_replicas_of_one_service_park_nothing_that_is_well(house: House) {

@@ -141,10 +141,12 @@ async fn a_stop_answers_everything_that_was_accepted(house: House) {
     until("some are done", async || count(&running.leader, counters[0]).await.total == 2).await;
     let stopping = tokio::time::timeout(Duration::from_secs(20), running.runtime.stop());
     stopping.await.expect("it stops");
+    // What has stopped has closed its databases.
+    let later = house.leader().await;
     let mut done = 0;
     while let Some(asked) = asking.join_next().await {
         let (counter, outcome) = asked.unwrap();
-        let there = count(&running.leader, counter).await.total;
+        let there = count(&later.handle, counter).await.total;
         match outcome {
             Ok(_) => assert_eq!(there, 2, "answered, so it is there"),
             Err(CommandError::Busy) => assert_eq!(there, 0, "not accepted, so it is not"),

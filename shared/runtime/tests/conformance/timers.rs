@@ -15,6 +15,7 @@ const MINUTE: Duration = Duration::from_mins(1);
 on_both!(
     a_timer_fires_once_when_due_and_not_before,
     a_timer_that_was_cleared_does_not_fire,
+    attempts_at_a_timer_that_was_cleared_are_forgotten,
     a_timer_set_anew_fires_at_the_later_time_only,
     two_replicas_fire_a_timer_once,
     a_timer_that_leads_to_no_event_is_parked,
@@ -33,6 +34,18 @@ async fn failing(house: &House, how: &str) -> (Steps<Leader>, Settings) {
     let settings = Settings::default();
     settings.fails_on.lock().unwrap().push(format!("ring: {how}"));
     (house.steps(&settings).await, settings)
+}
+
+/// As it is left by a process that ended after it counted an attempt at the timer.
+async fn attempts_at_a_timer_that_was_cleared_are_forgotten(house: House) {
+    let mut leader = house.leader().await;
+    let a = counter();
+    command(&mut leader, [ringing(a, MINUTE)]).await;
+    let count = "insert into attempts (message_id, number) \
+                 select event_id || '.' || timer_key, 1 from timers";
+    house.execute("leader", count).await;
+    command(&mut leader, [ringing(a, 2 * MINUTE)]).await;
+    assert_eq!(house.count("leader", "select count(*) from attempts").await, 0);
 }
 
 async fn a_timer_fires_once_when_due_and_not_before(house: House) {
