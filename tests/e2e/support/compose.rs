@@ -77,8 +77,7 @@ impl Compose {
     /// each is ready and reached through the gateway.
     pub(super) async fn restart(&mut self, options: &Options) {
         let values = [&options.carrier, &options.packing, &options.transit, &options.deadline];
-        let variables = VARIABLES.into_iter().zip(values.map(Clone::clone));
-        self.project.variables = variables.chain([(HEALTH.0, HEALTH.1.to_owned())]).collect();
+        self.project.variables = VARIABLES.into_iter().zip(values.map(Clone::clone)).collect();
         let services = SERVICES.into_iter().filter(|service| options.runs(service));
         let services: Vec<&str> = services.collect();
         scale(&self.project, &services, REPLICAS, &[]).await;
@@ -173,6 +172,8 @@ fn running(containers: Vec<Container>) -> Vec<Container> {
 }
 
 async fn scale(project: &Project, services: &[&str], replicas: usize, more: &[&str]) {
+    let mut project = project.clone();
+    project.variables.push((HEALTH.0, HEALTH.1.to_owned()));
     let scales: Vec<String> =
         services.iter().map(|name| format!("--scale={name}={replicas}")).collect();
     let scales: Vec<&str> = scales.iter().map(String::as_str).collect();

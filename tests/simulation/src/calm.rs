@@ -129,11 +129,13 @@ fn ask_again(world: &mut World) -> anyhow::Result<bool> {
     Ok(any)
 }
 
-/// The carrier brings every parcel that is on its way; whether there was one.
+/// The carrier brings every parcel that is on its way, or will be; whether there was one. Where an
+/// operator discarded what would have sent it, it never will.
 async fn bring_all(world: &mut World) -> anyhow::Result<bool> {
     let waiting = "select order_id, id from logistics.shipments where status not in \
                    ('delivered', 'failed', 'cancelled')";
-    let parcels = world.watch.texts::<(String, String)>(waiting.to_owned()).await?;
+    let mut parcels = world.watch.texts::<(String, String)>(waiting.to_owned()).await?;
+    parcels.retain(|(order_id, _)| !world.unsettled.contains(order_id));
     for (order_id, shipment_id) in &parcels {
         let (order_id, shipment_id) = (order_id.parse()?, shipment_id.parse()?);
         people::record(world, order_id, shipment_id, TrackingStatus::Delivered)?;

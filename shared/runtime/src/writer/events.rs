@@ -10,7 +10,7 @@ use crate::checkpoint::{self, Checkpoint};
 use crate::clock::Timestamp;
 use crate::dead_letters::{self, DeadLetterStatus, Kept, Parked};
 use crate::error::{Divergence, StoreError};
-use crate::event::Position;
+use crate::event::{EventId, Position};
 use crate::event_store::{Anchor, Page, StoredEvent};
 use crate::failpoints::CommitPoint;
 use crate::limits;
@@ -23,6 +23,8 @@ use crate::unit::{Closing, Unit};
 pub(super) struct Consumer {
     committed: Checkpoint,
     seen: Checkpoint,
+    /// The events handled since then: those without an effect, before they are committed with others.
+    handled: Vec<EventId>,
     saved_at: Timestamp,
 }
 
@@ -32,6 +34,7 @@ impl Consumer {
             let Kept::Event(StoredEvent { envelope, source_position, .. }) = event else {
                 continue;
             };
+            self.handled.push(envelope.id);
             let mark = self.seen.sources.entry(envelope.source.clone()).or_default();
             *mark = (*mark).max(*source_position);
         }
@@ -165,15 +168,12 @@ impl<S: Service> Writer<S> {
             return self.start_over(unit).await;
         }
         let counted = unit.attempts_left();
-        let mut closing = self.handle_all(&mut unit, events).await?;
+        let closing = self.handle_all(&mut unit, events).await?;
         let effects = !unit.is_empty() || !closing.parked.is_empty();
         if !effects && !counted {
             unit.rollback().await?;
             self.pass(end, events);
             return self.save_if_late().await;
-        }
-        if counted {
-            closing.settled_attempts = events.iter().map(Kept::id).collect();
         }
         self.commit_at(unit, closing, end, events).await
     }
@@ -197,7 +197,6 @@ impl<S: Service> Writer<S> {
         let status = behind(held.get(lane).copied()).unwrap_or(DeadLetterStatus::Parked);
         let closing = Closing {
             parked: vec![Parked { message: event.clone(), status, cause, attempts }],
-            settled_attempts: vec![event.id()],
             ..Closing::default()
         };
         self.commit_at(unit, closing, place, std::slice::from_ref(event)).await
@@ -218,6 +217,11 @@ impl<S: Service> Writer<S> {
             return unit.rollback().await;
         };
         consumer.pass(end, events);
+        let handled = std::mem::take(&mut consumer.handled);
+        if unit.attempts_left() {
+            // Also those of another replica that began where this one had passed already.
+            closing.settled_attempts = handled.iter().map(ToString::to_string).collect();
+        }
         let sequence = consumer.committed.sequence + 1;
         consumer.committed = Checkpoint { sequence, ..consumer.seen.clone() };
         closing.checkpoint = Some(consumer.committed.clone());
@@ -249,7 +253,8 @@ impl<S: Service> Writer<S> {
             let committed = checkpoint::newest(&mut reader).await?;
             reader.give_back();
             let saved_at = self.core.clock.now();
-            self.consumer = Some(Consumer { seen: committed.clone(), committed, saved_at });
+            let (seen, handled) = (committed.clone(), Vec::new());
+            self.consumer = Some(Consumer { committed, seen, handled, saved_at });
         }
         Ok(())
     }
@@ -286,7 +291,7 @@ impl<S: Service> Writer<S> {
     /// Another replica was faster: nothing is done, and the checkpoint is read again.
     async fn start_over(&mut self, unit: Unit<'_, S>) -> Result<(), StoreError> {
         self.consumer = None;
-        // The other one found the attempts of this one counted, and settles them.
+        // Whoever moves the checkpoint past the attempts of this one settles them.
         self.open_attempt = None;
         self.open_together.clear();
         unit.rollback().await
