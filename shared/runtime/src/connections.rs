@@ -69,13 +69,10 @@ impl Connections {
     /// Lends a connection and begins a transaction on it, by this statement.
     pub(crate) async fn begin(&self, statement: &'static str) -> Result<Transaction, sqlx::Error> {
         let mut lent = self.acquire().await?;
-        // Given up half-way, it may have begun.
+        // Given up or refused half-way, it may have begun.
         lent.state = State::InTransaction;
-        let begun = sqlx::raw_sql(statement).execute(&mut *lent).await;
-        if begun.is_err() {
-            lent.state = State::Used;
-        }
-        begun.map(|_| Transaction(lent))
+        sqlx::raw_sql(statement).execute(&mut *lent).await?;
+        Ok(Transaction(lent))
     }
 
     /// Waits until what is lent has come back, for a while, and closes everything.

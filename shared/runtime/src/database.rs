@@ -197,11 +197,7 @@ impl Database {
         place.reach(Moment::Turn).await?;
         let transaction = match self.dialect {
             Dialect::Sqlite => self.write.begin("begin immediate").await?,
-            Dialect::Postgres => {
-                let mut turn = self.begin().await?;
-                sqlx::query("select owner from turn for update").execute(&mut *turn).await?;
-                turn
-            }
+            Dialect::Postgres => self.begin_by("begin; select owner from turn for update").await?,
         };
         Ok(Turn { transaction, place })
     }
@@ -226,13 +222,17 @@ impl Database {
     /// Begins a transaction on a connection that is alive. All of them may have been cut since they
     /// were used; nothing was asked of them yet, so there is no harm in trying again.
     pub(crate) async fn begin(&self) -> Result<Transaction, sqlx::Error> {
+        self.begin_by("begin").await
+    }
+
+    async fn begin_by(&self, statement: &'static str) -> Result<Transaction, sqlx::Error> {
         for _ in 0..limits::WRITE_CONNECTIONS {
-            match self.write.begin("begin").await {
+            match self.write.begin(statement).await {
                 Err(cut) if was_cut(&cut) => {}
                 other => return other,
             }
         }
-        self.write.begin("begin").await
+        self.write.begin(statement).await
     }
 
     /// Begins a transaction that sees one moment throughout, and writes nothing.

@@ -357,8 +357,8 @@ macro_rules! row {
             const SAVE: &'static str = concat!(
                 "insert into ", stringify!($table),
                 " (", stringify!($key), ", ", $( stringify!($field), ", ", )* "version)",
-                " select ", $crate::row!(@read $key_kind $key), ", ",
-                $( $crate::row!(@read $kind $field), ", ", )* $crate::row!(@read bigint version),
+                " select ", $crate::row!(@cells
+                    [0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19] $key_kind $($kind)* bigint),
                 " from json_each($1) where true",
                 " on conflict (", stringify!($key), ") do update set ",
                 $( stringify!($field), " = excluded.", stringify!($field), ", ", )*
@@ -413,8 +413,12 @@ macro_rules! row {
     };
     (@kind text) => { $crate::Kind::Text };
     (@kind bigint) => { $crate::Kind::Bigint };
-    (@read text $column:ident) => { concat!("value ->> '", stringify!($column), "'") };
-    (@read bigint $column:ident) => { concat!("cast(value ->> '", stringify!($column), "' as bigint)") };
+    (@cells [$place:literal $($places:literal)*] $kind:ident $($kinds:ident)+) => {
+        concat!($crate::row!(@cell $kind $place), ", ", $crate::row!(@cells [$($places)*] $($kinds)+))
+    };
+    (@cells [$place:literal $($places:literal)*] $kind:ident) => { $crate::row!(@cell $kind $place) };
+    (@cell text $place:literal) => { concat!("value ->> ", $place) };
+    (@cell bigint $place:literal) => { concat!("cast(value ->> ", $place, " as bigint)") };
     (@direction newest) => { $crate::Direction::Newest };
     (@direction ascending) => { $crate::Direction::Ascending };
     (@after newest) => { " < " };
