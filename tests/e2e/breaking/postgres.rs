@@ -132,6 +132,12 @@ impl Postgres {
         started.wait().expect("a child of this process");
     }
 
+    /// Every process of it, the main one first, so that it starts no other once it is stopped.
+    pub(super) fn processes(&self) -> Vec<u32> {
+        let main = self.main_process();
+        main.into_iter().chain(main.into_iter().flat_map(children)).collect()
+    }
+
     fn main_process(&self) -> Option<u32> {
         let file = std::fs::read_to_string(self.data.join("postmaster.pid")).ok()?;
         let process = file.lines().next()?.parse().ok()?;
