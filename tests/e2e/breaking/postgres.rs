@@ -50,6 +50,7 @@ impl Postgres {
 
     /// Starts it, and waits until it has recovered.
     pub(super) async fn start(&mut self) {
+        sqlx::any::install_default_drivers();
         let log = self.data.with_extension("log");
         let log = std::fs::File::options().create(true).append(true).open(log);
         let log = log.expect("a log of the server");
