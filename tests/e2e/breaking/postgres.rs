@@ -133,7 +133,7 @@ impl Postgres {
         started.wait().expect("a child of this process");
     }
 
-    /// Every process of it, the main one first, so that it starts no other once it is stopped.
+    /// Every process of it, the main one first.
     pub(super) fn processes(&self) -> Vec<u32> {
         let main = self.main_process();
         main.into_iter().chain(main.into_iter().flat_map(children)).collect()

@@ -21,11 +21,14 @@ impl Place {
             // A process that cannot write any more must not answer as if it had. In the moment itself
             // nobody is in the middle of a sync: on a machine no answer would come of that, but the
             // kernel, when it shuts a file system down, may answer a sync that it drops.
-            let mut processes = vec![trial.stack.process().id()];
-            processes.extend(self.server.iter().flat_map(Postgres::processes));
-            stopped(&processes).await;
+            let clients = [trial.stack.process().id()];
+            stopped(&clients).await;
+            // Only now: a client that runs would have the server start more of them.
+            let server = self.server.as_ref().map(Postgres::processes).unwrap_or_default();
+            stopped(&server).await;
             self.disk.loses_power(kind);
-            tell("CONT", &processes);
+            tell("CONT", &server);
+            tell("CONT", &clients);
             tokio::time::sleep(dice.time(0, 300)).await;
             self.ends(trial).await;
         } else {
@@ -81,6 +84,7 @@ async fn stopped(processes: &[u32]) {
 /// Sends a signal to those that are still there.
 fn tell(signal: &str, processes: &[u32]) {
     let ids = processes.iter().map(ToString::to_string);
+    // Without any, `kill` says how it is used, and nothing happens.
     drop(Command::new("kill").args(["-s", signal]).args(ids).output());
 }
 
