@@ -21,8 +21,9 @@ const VARIABLE: &str = "WAYBILL_FAILPOINT";
 const WRITERS: [&str; 4] = ["order", "inventory", "logistics", "user"];
 /// How `std::process::abort` ends a process.
 const ABORTED: i32 = 6;
-/// How often a message may end the process before it is parked.
-const ATTEMPTS: usize = 3;
+/// After how many ends a message is parked: those that may end the process, and one that nobody
+/// counts, where the process had come to rest before.
+const ENDS: usize = 3 + 1;
 
 /// How many processes may pass a point by, because they had nothing to do there.
 const TRIES: usize = 10;
@@ -143,7 +144,7 @@ impl Drill {
             Way::AfterCrashes(owner, crashing) => {
                 let crash = abort_at(owner, crashing, Moment::Before, 1);
                 let places = format!("{crash},{}", abort_at(owner, point, moment, 1));
-                for _ in 0..=ATTEMPTS {
+                for _ in 0..ENDS {
                     self.revives(&places).await;
                     self.dies(&places).await;
                 }
@@ -243,7 +244,7 @@ impl Drill {
 
     async fn dies_on_retry(&mut self, point: CommitPoint, moment: Moment) {
         let crash = abort_at("order", CommitPoint::Events, Moment::Before, 1);
-        for _ in 0..ATTEMPTS {
+        for _ in 0..ENDS {
             self.revives(&crash).await;
             self.dies(&crash).await;
         }

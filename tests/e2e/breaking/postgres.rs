@@ -50,6 +50,7 @@ impl Postgres {
 
     /// Starts it, and waits until it has recovered.
     pub(super) async fn start(&mut self) {
+        sqlx::any::install_default_drivers();
         let log = self.data.with_extension("log");
         let log = std::fs::File::options().create(true).append(true).open(log);
         let log = log.expect("a log of the server");
@@ -130,6 +131,12 @@ impl Postgres {
             .await;
         }
         started.wait().expect("a child of this process");
+    }
+
+    /// Every process of it, the main one first.
+    pub(super) fn processes(&self) -> Vec<u32> {
+        let main = self.main_process();
+        main.into_iter().chain(main.into_iter().flat_map(children)).collect()
     }
 
     fn main_process(&self) -> Option<u32> {
