@@ -8,6 +8,7 @@ use crate::clock::Timestamp;
 use crate::error::StoreError;
 use crate::limits;
 use crate::service::Answer;
+use crate::writes::Writes;
 
 /// An answer that a repeated request gets again.
 #[derive(Clone, Debug)]
@@ -43,14 +44,11 @@ pub(crate) async fn load(
 }
 
 /// Stores answers in the transaction of what they answer.
-pub(crate) async fn store(
-    connection: &mut AnyConnection,
+pub(crate) fn store(
+    writes: &mut Writes,
     answers: &[StoredAnswer],
     now: Timestamp,
 ) -> Result<(), StoreError> {
-    if answers.is_empty() {
-        return Ok(());
-    }
     let mut rows = Vec::with_capacity(answers.len());
     for stored in answers {
         rows.push((
@@ -60,14 +58,12 @@ pub(crate) async fn store(
             now.0,
         ));
     }
-    sqlx::query(
+    writes.add(
         "insert into answers (idempotency_key, fingerprint, answer, stored_at) \
          select value ->> 0, value ->> 1, value ->> 2, cast(value ->> 3 as bigint) \
          from json_each($1)",
-    )
-    .bind(serde_json::to_string(&rows)?)
-    .execute(connection)
-    .await?;
+        &rows,
+    )?;
     Ok(())
 }
 

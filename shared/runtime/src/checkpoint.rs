@@ -9,6 +9,7 @@ use crate::error::StoreError;
 use crate::event::Position;
 use crate::event_store::Anchor;
 use crate::limits;
+use crate::writes::Writes;
 
 /// How far a consumer is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -51,33 +52,36 @@ fn read(row: CheckpointRow) -> Result<Checkpoint, StoreError> {
 /// Adds the next checkpoint; its sequence is taken if another consumer was faster.
 ///
 /// Old ones are pruned many at a time, now and then.
-pub(crate) async fn insert(
-    connection: &mut AnyConnection,
+pub(crate) fn insert(
+    writes: &mut Writes,
     next: &Checkpoint,
     now: Timestamp,
 ) -> Result<(), StoreError> {
-    sqlx::query(
+    let anchor = &next.anchor;
+    writes.add(
         "insert into checkpoints (sequence, log_id, position, event_id, chain, sources, saved_at) \
-         values ($1, $2, $3, $4, $5, $6, $7)",
-    )
-    .bind(next.sequence)
-    .bind(next.anchor.log_id.clone())
-    .bind(next.anchor.position.0)
-    .bind(next.anchor.event_id.clone())
-    .bind(next.anchor.chain.clone())
-    .bind(serde_json::to_string(&next.sources)?)
-    .bind(now.0)
-    .execute(&mut *connection)
-    .await?;
+         select cast(value ->> 0 as bigint), value ->> 1, cast(value ->> 2 as bigint), \
+         value ->> 3, value ->> 4, value ->> 5, cast(value ->> 6 as bigint) from json_each($1)",
+        &[(
+            next.sequence,
+            &anchor.log_id,
+            anchor.position,
+            &anchor.event_id,
+            &anchor.chain,
+            serde_json::to_string(&next.sources)?,
+            now,
+        )],
+    )?;
     if next.sequence % limits::CHECKPOINTS_KEPT == 0 {
         // From both ends: what was deleted before may still be there for a long snapshot, and
         // would be walked over each time.
         let last = next.sequence - limits::CHECKPOINTS_KEPT;
-        sqlx::query("delete from checkpoints where sequence > $1 and sequence <= $2")
-            .bind(last - limits::CHECKPOINTS_KEPT)
-            .bind(last)
-            .execute(connection)
-            .await?;
+        let old: Vec<i64> = (last - limits::CHECKPOINTS_KEPT + 1..=last).collect();
+        writes.add(
+            "delete from checkpoints where sequence in \
+             (select cast(atom as bigint) from json_each($1))",
+            &old,
+        )?;
     }
     Ok(())
 }

@@ -14,6 +14,7 @@ use crate::error::StoreError;
 use crate::failpoints::{CommitPoint, Moment, Place};
 use crate::limits;
 use crate::migrate::{self, Migration, Migrations, SchemaError};
+use crate::writes::Writes;
 
 /// Where owners keep their tables.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -113,6 +114,9 @@ pub struct Database {
     owner: &'static str,
     dialect: Dialect,
     write: Connections,
+    /// For loops that read what is new.
+    follow: Connections,
+    /// For requests.
     read: Connections,
 }
 
@@ -120,10 +124,31 @@ pub struct Database {
 #[derive(Debug)]
 pub(crate) struct Turn {
     transaction: Transaction,
+    dialect: Dialect,
     place: Place,
 }
 
 impl Turn {
+    /// Writes everything, on Postgres in one round trip. On SQLite, where what writes cannot be a part
+    /// of another statement, a round trip is nothing.
+    pub(crate) async fn write(&mut self, writes: Writes) -> Result<(), sqlx::Error> {
+        match self.dialect {
+            Dialect::Sqlite => {
+                for (statement, rows) in writes.one_by_one() {
+                    sqlx::query(statement).bind(rows).execute(&mut *self.transaction).await?;
+                }
+            }
+            Dialect::Postgres => {
+                let Some((statement, rows)) = writes.at_once() else { return Ok(()) };
+                // Put together from the texts of this crate only.
+                let statement = sqlx::query(AssertSqlSafe(statement));
+                let statement = rows.into_iter().fold(statement, sqlx::query::Query::bind);
+                statement.execute(&mut *self.transaction).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// Commits everything that was written.
     pub(crate) async fn commit(self) -> Result<(), sqlx::Error> {
         self.place.reach(Moment::Before).await?;
@@ -188,6 +213,12 @@ impl Database {
         self.read.acquire().await
     }
 
+    /// A connection for a loop that reads the next stretch of a log, and that looks again anyway if
+    /// the connection was cut. As [`Database::reader`], never asked for while another one is held.
+    pub(crate) async fn follower(&self) -> Result<Lent, sqlx::Error> {
+        self.follow.acquire().await
+    }
+
     /// Begins a unit of work: from here to its commit nobody else writes for this owner.
     ///
     /// On Postgres the row is locked and not changed. On SQLite the transaction begins as a writer,
@@ -199,7 +230,7 @@ impl Database {
             Dialect::Sqlite => self.write.begin("begin immediate").await?,
             Dialect::Postgres => self.begin_by("begin; select owner from turn for update").await?,
         };
-        Ok(Turn { transaction, place })
+        Ok(Turn { transaction, dialect: self.dialect, place })
     }
 
     /// A connection that may write, for what needs no turn.
@@ -258,6 +289,7 @@ impl Database {
     /// Closes every connection, after waiting a moment for those that are in use.
     pub async fn close(&self) {
         self.read.close().await;
+        self.follow.close().await;
         self.write.close().await;
     }
 
@@ -280,6 +312,7 @@ impl Database {
             owner,
             dialect: Dialect::Sqlite,
             write: lending(1),
+            follow: lending(limits::FOLLOW_CONNECTIONS),
             read: lending(limits::READ_CONNECTIONS),
         })
     }
@@ -299,8 +332,8 @@ impl Database {
              set idle_in_transaction_session_timeout = '2s'; set tcp_user_timeout = '3s'; set jit = off"
         );
         // Statements are prepared while tables are empty; the plans of that moment, scans and
-        // hashes of whole tables, would stay. Writers look rows up by key, always.
-        let writing = format!(
+        // hashes of whole tables, would stay. Loops look rows up by key, always.
+        let by_key = format!(
             "{session}; set enable_seqscan = off; set enable_hashjoin = off; \
              set enable_mergejoin = off"
         );
@@ -315,8 +348,9 @@ impl Database {
         Ok(Self {
             owner,
             dialect: Dialect::Postgres,
-            // Whoever writes begins anew on another one if it was cut; whoever reads does not.
-            write: lending(limits::WRITE_CONNECTIONS, limits::IDLE_TRUSTED, writing),
+            // A loop begins anew on another one if it was cut; who answers a request does not.
+            write: lending(limits::WRITE_CONNECTIONS, limits::IDLE_TRUSTED, by_key.clone()),
+            follow: lending(limits::FOLLOW_CONNECTIONS, limits::IDLE_TRUSTED, by_key),
             read: lending(limits::READ_CONNECTIONS, Duration::ZERO, reading),
         })
     }

@@ -7,7 +7,7 @@ use crate::clock::Timestamp;
 use crate::error::StoreError;
 use crate::event::{Envelope, EventId, Version};
 
-/// The columns of an envelope but its source, in the order of [`values`] and [`read`].
+/// The columns of an envelope but its source, in the order of [`envelope_values!`] and [`read`].
 macro_rules! envelope_columns {
     () => {
         "id, type, schema_version, stream, stream_version, occurred_at, correlation_id, \
@@ -19,26 +19,26 @@ pub(crate) use envelope_columns;
 /// How many columns those are.
 pub(crate) const COUNT: usize = 11;
 
-/// The values of an envelope, for one row of a JSON parameter.
-pub(crate) type Values<'a> =
-    (EventId, &'a str, i64, &'a str, Version, i64, &'a str, &'a str, &'a str, &'a str, &'a str);
-
-/// What [`envelope_columns!`] names, of this envelope.
-pub(crate) fn values(envelope: &Envelope) -> Values<'_> {
-    (
-        envelope.id,
-        &envelope.kind,
-        envelope.schema,
-        &envelope.stream,
-        envelope.version,
-        envelope.time.0,
-        &envelope.correlation,
-        &envelope.causation,
-        &envelope.actor,
-        &envelope.traceparent,
-        &envelope.data,
-    )
+/// One row of a JSON parameter: some values, then what [`envelope_columns!`] names of an envelope.
+macro_rules! envelope_values {
+    ($envelope:expr, $($before:expr),*) => {
+        (
+            $($before,)*
+            $envelope.id,
+            &$envelope.kind,
+            $envelope.schema,
+            &$envelope.stream,
+            $envelope.version,
+            $envelope.time.0,
+            &$envelope.correlation,
+            &$envelope.causation,
+            &$envelope.actor,
+            &$envelope.traceparent,
+            &$envelope.data,
+        )
+    };
 }
+pub(crate) use envelope_values;
 
 /// Reads an envelope from the columns that begin at `first`.
 pub(crate) fn read(row: &AnyRow, first: usize, source: String) -> Result<Envelope, StoreError> {

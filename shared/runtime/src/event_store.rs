@@ -1,5 +1,7 @@
 //! The event store: what all services said happened, in one order that all read.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -11,10 +13,11 @@ use uuid::Uuid;
 
 use crate::clock::{Clock, Ids, Timestamp};
 use crate::database::{Database, Dialect, Location, OpenError, in_time};
-use crate::envelope_columns::{self, envelope_columns};
+use crate::envelope_columns::{self, envelope_columns, envelope_values};
 use crate::error::StoreError;
 use crate::event::{Envelope, EventId, Position};
 use crate::failpoints::CommitPoint;
+use crate::growth::{Consumers, Growth};
 use crate::limits;
 use crate::measure;
 use crate::migrate::{self, Migrations};
@@ -33,6 +36,7 @@ pub struct EventStore {
     grew: watch::Sender<Position>,
     /// The newest position that this process appended: what other processes are told.
     appended: watch::Sender<Position>,
+    consumers: Consumers,
 }
 
 /// An event in the event store.
@@ -106,15 +110,20 @@ pub(crate) struct Page {
     pub(crate) events: Vec<StoredEvent>,
     /// The last event of the stretch, of interest or not; nothing if there is nothing new.
     pub(crate) end: Option<Anchor>,
+    /// Whether there was nothing behind the stretch.
+    pub(crate) is_last: bool,
+}
+
+/// What [`read`] reads of an event.
+macro_rules! stored_columns {
+    () => {
+        concat!("position, recorded_at, source_position, source, ", envelope_columns!(), ", chain")
+    };
 }
 
 macro_rules! stored_event {
     () => {
-        concat!(
-            "select position, recorded_at, source_position, source, ",
-            envelope_columns!(),
-            ", chain from event"
-        )
+        concat!("select ", stored_columns!(), " from event")
     };
 }
 
@@ -132,6 +141,7 @@ impl EventStore {
             clock,
             grew: watch::Sender::new(Position(0)),
             appended: watch::Sender::new(Position(0)),
+            consumers: Consumers::default(),
         };
         if mode == Migrations::Apply {
             store.name(ids.next()).await?;
@@ -179,9 +189,16 @@ impl EventStore {
         self.appended.subscribe()
     }
 
-    /// Tells the readers of this process that the event store has grown.
+    /// What a consumer of these types waits on.
+    pub(crate) fn growth_of(&self, types: &'static [&'static str]) -> Arc<Growth> {
+        self.consumers.join(types)
+    }
+
+    /// Tells the readers of this process that the event store has grown, by what nobody knows.
     pub(crate) fn announce(&self, head: Position) {
-        raise(&self.grew, head);
+        if raise(&self.grew, head) {
+            self.consumers.tell(|_| true);
+        }
     }
 
     /// Which database it lies in.
@@ -208,8 +225,7 @@ impl EventStore {
         };
         let source = first.envelope.source.as_str();
         let mut turn = self.database.take_turn(CommitPoint::Append).await?;
-        let last = last(&mut turn).await?;
-        let cursor = cursor(&mut turn, source).await?;
+        let (last, cursor) = ends(&mut turn, source).await?;
         let follows = |(event, expected): (&OutboxEvent, i64)| {
             event.position.0 == expected && event.envelope.source == source
         };
@@ -222,18 +238,23 @@ impl EventStore {
         let mut rows = Vec::with_capacity(events.len());
         for (position, event) in (last.position.0 + 1..).zip(events) {
             chain = link(&chain, event.envelope.id);
-            let place = (position, recorded_at.0, event.position, source, chain.clone());
-            rows.push((place, envelope_columns::values(&event.envelope)));
+            rows.push(envelope_values!(
+                event.envelope,
+                position,
+                recorded_at,
+                event.position,
+                source,
+                chain.clone()
+            ));
         }
         sqlx::query(concat!(
             "insert into event (position, recorded_at, source_position, source, chain, ",
             envelope_columns!(),
-            ") select cast(value -> 0 ->> 0 as bigint), cast(value -> 0 ->> 1 as bigint), \
-             cast(value -> 0 ->> 2 as bigint), value -> 0 ->> 3, value -> 0 ->> 4, \
-             value -> 1 ->> 0, value -> 1 ->> 1, cast(value -> 1 ->> 2 as bigint), value -> 1 ->> 3, \
-             cast(value -> 1 ->> 4 as bigint), cast(value -> 1 ->> 5 as bigint), value -> 1 ->> 6, \
-             value -> 1 ->> 7, value -> 1 ->> 8, value -> 1 ->> 9, value -> 1 ->> 10 \
-             from json_each($1)"
+            ") select cast(value ->> 0 as bigint), cast(value ->> 1 as bigint), \
+             cast(value ->> 2 as bigint), value ->> 3, value ->> 4, value ->> 5, value ->> 6, \
+             cast(value ->> 7 as bigint), value ->> 8, cast(value ->> 9 as bigint), \
+             cast(value ->> 10 as bigint), value ->> 11, value ->> 12, value ->> 13, value ->> 14, \
+             value ->> 15 from json_each($1)"
         ))
         .bind(serde_json::to_string(&rows)?)
         .execute(&mut *turn)
@@ -247,6 +268,9 @@ impl EventStore {
         let head = last.position.plus(events.len());
         raise(&self.appended, head);
         raise(&self.grew, head);
+        let types: BTreeSet<&str> =
+            events.iter().map(|event| event.envelope.kind.as_str()).collect();
+        self.consumers.tell(|kind| types.contains(kind));
         Ok(Appended::Done(head))
     }
 
@@ -281,31 +305,37 @@ impl EventStore {
         types: &str,
         limit: usize,
     ) -> Result<Page, StoreError> {
-        let mut reader = self.database.reader().await?;
-        let (log_id, head): (String, i64) = sqlx::query_as(
-            "select coalesce((select max(id) from log), ''), \
-             coalesce((select max(position) from event), 0)",
-        )
-        .fetch_one(&mut *reader)
-        .await?;
-        let last = after.plus(limit * limits::LOG_WINDOW_FACTOR).min(Position(head));
+        let furthest = after.plus(limit * limits::LOG_WINDOW_FACTOR);
+        let mut reader = self.database.follower().await?;
         let rows = sqlx::query(concat!(
-            stored_event!(),
-            " where position >= $1 and position <= $2 and (position = $1 or position = $2 \
+            "select ",
+            stored_columns!(),
+            ", (select max(id) from log) from event where position >= $1 and position <= $2 and (position = $1 \
+             or position = (select max(position) from event where position <= $2) \
              or type in (select atom from json_each($3))) order by position limit $4"
         ))
         .bind(after.0)
-        .bind(last.0.max(after.0))
+        .bind(furthest.0)
         .bind(types)
         .bind(limit_to_bind(limit + 2))
         .fetch_all(&mut *reader)
         .await?;
+        let log_id: String = match rows.first() {
+            Some(row) => row.try_get(5 + envelope_columns::COUNT)?,
+            None => {
+                sqlx::query_scalar("select coalesce(max(id), '') from log")
+                    .fetch_one(&mut *reader)
+                    .await?
+            }
+        };
         reader.give_back();
         let mut events: Vec<StoredEvent> = rows.iter().map(read).collect::<Result<_, _>>()?;
         let anchor =
             (events.first().is_some_and(|event| event.position == after)).then(|| events.remove(0));
         let end = events.last().map(|event| event.anchor(&log_id));
-        Ok(Page { log_id, anchor, events, end })
+        let is_last =
+            rows.len() < limit + 2 && end.as_ref().is_none_or(|end| end.position < furthest);
+        Ok(Page { log_id, anchor, events, end, is_last })
     }
 
     /// How long the oldest event after a place has been here.
@@ -475,14 +505,22 @@ struct Last {
     chain: String,
 }
 
-async fn last(turn: &mut AnyConnection) -> Result<Last, StoreError> {
-    let last: Option<(i64, i64, String)> = sqlx::query_as(
-        "select position, recorded_at, chain from event order by position desc limit 1",
-    )
-    .fetch_optional(turn)
-    .await?;
-    let (position, recorded_at, chain) = last.unwrap_or_default();
-    Ok(Last { position: Position(position), recorded_at: Timestamp(recorded_at), chain })
+/// The end of the event store, and how much of a source's outbox it holds.
+async fn ends(turn: &mut AnyConnection, source: &str) -> Result<(Last, Cursor), StoreError> {
+    let (position, recorded_at, chain, source_position, id): (i64, i64, String, i64, String) =
+        sqlx::query_as(
+            "select coalesce(newest.position, 0), coalesce(newest.recorded_at, 0), \
+             coalesce(newest.chain, ''), coalesce(mine.source_position, 0), coalesce(mine.id, '') \
+             from turn left join (select position, recorded_at, chain from event \
+             order by position desc limit 1) as newest on 1 = 1 \
+             left join (select source_position, id from event where source = $1 \
+             order by source_position desc limit 1) as mine on 1 = 1",
+        )
+        .bind(source)
+        .fetch_one(turn)
+        .await?;
+    let last = Last { position: Position(position), recorded_at: Timestamp(recorded_at), chain };
+    Ok((last, read_cursor(source_position, &id)?))
 }
 
 /// The chain with one more event.
@@ -504,13 +542,15 @@ async fn cursor(connection: &mut AnyConnection, source: &str) -> Result<Cursor, 
     .bind(source)
     .fetch_optional(connection)
     .await?;
-    match last {
-        None => Ok(Cursor { position: Position(0), event: None }),
-        Some((position, id)) => {
-            let event = Some(EventId(envelope_columns::parse_id(&id)?));
-            Ok(Cursor { position: Position(position), event })
-        }
-    }
+    let (position, id) = last.unwrap_or_default();
+    read_cursor(position, &id)
+}
+
+/// The id is empty where there is no event.
+fn read_cursor(position: i64, id: &str) -> Result<Cursor, StoreError> {
+    let event =
+        (!id.is_empty()).then(|| envelope_columns::parse_id(id).map(EventId)).transpose()?;
+    Ok(Cursor { position: Position(position), event })
 }
 
 fn read(row: &AnyRow) -> Result<StoredEvent, StoreError> {
@@ -524,12 +564,13 @@ fn read(row: &AnyRow) -> Result<StoredEvent, StoreError> {
     })
 }
 
-fn raise(level: &watch::Sender<Position>, head: Position) {
+/// Whether it is news.
+fn raise(level: &watch::Sender<Position>, head: Position) -> bool {
     level.send_if_modified(|known| {
         let newer = head > *known;
         *known = head.max(*known);
         newer
-    });
+    })
 }
 
 /// A limit as databases take it.

@@ -24,6 +24,7 @@ use crate::rows::{Clear, Load, Save};
 use crate::service::{Service, TimerChange};
 use crate::tables::Tables;
 use crate::timers::{self, StoredTimer};
+use crate::writes::Writes;
 
 /// Told how many events of how many are done.
 pub type OnProgress<'a> = &'a (dyn Fn(i64, i64) + Send + Sync);
@@ -56,8 +57,10 @@ pub async fn rebuild<S: Service>(
             tables.evolve(&recorded(event, stored));
             fold.take::<S>(event, &stored.envelope)?;
         }
-        tables.visit(&mut Save { connection: &mut turn, changed: Vec::new() }).await?;
-        timers::change(&mut turn, &fold.0).await?;
+        let mut writes = Writes::default();
+        tables.visit(&mut Save { writes: &mut writes, changed: Vec::new() }).await?;
+        timers::change(&mut writes, &fold.0)?;
+        turn.write(writes).await.map_err(StoreError::from)?;
         progress(position.0, total.0);
     }
     turn.commit().await.map_err(StoreError::from)?;
@@ -74,7 +77,9 @@ pub async fn rewind<S: Service>(location: &Location, clock: &Clock) -> Result<()
     let newest = checkpoint::newest(&mut turn).await?;
     let sequence = newest.sequence + 1;
     let again = Checkpoint { sequence, anchor: Anchor::default(), sources: newest.sources };
-    checkpoint::insert(&mut turn, &again, clock.now()).await?;
+    let mut writes = Writes::default();
+    checkpoint::insert(&mut writes, &again, clock.now())?;
+    turn.write(writes).await.map_err(StoreError::from)?;
     turn.commit().await.map_err(StoreError::from)?;
     database.close().await;
     Ok(())

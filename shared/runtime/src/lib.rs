@@ -37,6 +37,7 @@ mod event_store;
 pub mod failpoints;
 pub mod fold;
 mod gauges;
+mod growth;
 mod handle;
 mod health;
 pub mod limits;
@@ -57,6 +58,7 @@ mod timers;
 pub mod trace;
 mod unit;
 mod writer;
+mod writes;
 
 pub use clock::{Clock, Ids, ManualClock, Timestamp};
 pub use command::{CommandError, Outcome, Request, RequestKey};

@@ -5,9 +5,10 @@ use std::collections::HashMap;
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, Row as _};
 
-use crate::envelope_columns::{self, envelope_columns};
+use crate::envelope_columns::{self, envelope_columns, envelope_values};
 use crate::error::StoreError;
 use crate::event::{Envelope, EventId, Position, Version};
+use crate::writes::Writes;
 
 /// An event in an outbox.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,25 +29,20 @@ pub(crate) struct StreamHead {
 }
 
 /// Adds events at the end. The caller holds the turn and dealt the positions.
-pub(crate) async fn insert(
-    connection: &mut AnyConnection,
-    events: &[OutboxEvent],
-) -> Result<(), StoreError> {
-    let rows: Vec<_> = events
-        .iter()
-        .map(|event| (event.position, envelope_columns::values(&event.envelope)))
-        .collect();
-    sqlx::query(concat!(
-        "insert into outbox (position, ",
-        envelope_columns!(),
-        ") select cast(value ->> 0 as bigint), value -> 1 ->> 0, value -> 1 ->> 1, \
-         cast(value -> 1 ->> 2 as bigint), value -> 1 ->> 3, cast(value -> 1 ->> 4 as bigint), \
-         cast(value -> 1 ->> 5 as bigint), value -> 1 ->> 6, value -> 1 ->> 7, value -> 1 ->> 8, \
-         value -> 1 ->> 9, value -> 1 ->> 10 from json_each($1)"
-    ))
-    .bind(serde_json::to_string(&rows)?)
-    .execute(connection)
-    .await?;
+pub(crate) fn insert(writes: &mut Writes, events: &[OutboxEvent]) -> Result<(), StoreError> {
+    let rows: Vec<_> =
+        events.iter().map(|event| envelope_values!(event.envelope, event.position)).collect();
+    writes.add(
+        concat!(
+            "insert into outbox (position, ",
+            envelope_columns!(),
+            ") select cast(value ->> 0 as bigint), value ->> 1, value ->> 2, \
+             cast(value ->> 3 as bigint), value ->> 4, cast(value ->> 5 as bigint), \
+             cast(value ->> 6 as bigint), value ->> 7, value ->> 8, value ->> 9, value ->> 10, \
+             value ->> 11 from json_each($1)"
+        ),
+        &rows,
+    )?;
     Ok(())
 }
 

@@ -16,11 +16,17 @@ use crate::writer::Step;
 pub struct Relay<S: Service> {
     core: Arc<Core<S>>,
     cursor: Option<Cursor>,
+    behind: bool,
 }
 
 impl<S: Service> Relay<S> {
     pub(crate) fn new(core: Arc<Core<S>>) -> Self {
-        Self { core, cursor: None }
+        Self { core, cursor: None, behind: true }
+    }
+
+    /// Whether there may be events that it has not appended, as far as it saw the outbox.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.behind
     }
 
     /// Appends the next page of the outbox.
@@ -34,10 +40,12 @@ impl<S: Service> Relay<S> {
             None => core.event_store.cursor(S::NAME).await?,
         };
         self.cursor = None;
-        let mut reader = core.database.reader().await?;
+        self.behind = true;
+        let mut reader = core.database.follower().await?;
         let first = cursor.position.max(Position(1));
         let mut page = outbox::page(&mut reader, S::NAME, first, core.batch + 1).await?;
         reader.give_back();
+        let is_full = page.len() > core.batch;
         if let Some(event) = cursor.event {
             let shown = page.first().map(|first| first.envelope.id);
             if shown != Some(event) {
@@ -53,6 +61,7 @@ impl<S: Service> Relay<S> {
         }
         let Some(last) = page.last() else {
             self.cursor = Some(cursor);
+            self.behind = false;
             return Ok(Step::Idle);
         };
         let mut expected = (cursor.position.0 + 1..).map(Position);
@@ -68,6 +77,7 @@ impl<S: Service> Relay<S> {
                 core.gauges.relayed.add(page.len(), core.clock.now());
                 measure::appended(S::NAME, page.len());
                 self.cursor = Some(next);
+                self.behind = is_full;
                 Ok(Step::Did(page.len()))
             }
             // Another relay of this service was faster; go on from where it is.

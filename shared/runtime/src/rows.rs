@@ -10,6 +10,7 @@ use crate::error::StoreError;
 use crate::event_store::limit_to_bind;
 use crate::row::{Cell, Evolve, Kind, Listed, Row};
 use crate::tables::{Table, Visitor};
+use crate::writes::Writes;
 
 /// Loads the rows that were asked for, one statement for each table that misses any.
 pub(crate) struct Load<'a>(pub(crate) &'a mut AnyConnection);
@@ -33,7 +34,7 @@ impl Visitor for Load<'_> {
 
 /// Saves the rows that events changed, one statement for each table with any.
 pub(crate) struct Save<'a> {
-    pub(crate) connection: &'a mut AnyConnection,
+    pub(crate) writes: &'a mut Writes,
     /// The rows saved, each as `table/key`.
     pub(crate) changed: Vec<String>,
 }
@@ -43,13 +44,7 @@ impl Visitor for Save<'_> {
 
     async fn table<R: Evolve>(&mut self, table: &mut Table<R>) -> Result<(), StoreError> {
         let rows: Vec<_> = table.changed().map(values).collect();
-        if rows.is_empty() {
-            return Ok(());
-        }
-        sqlx::query(R::SAVE)
-            .bind(serde_json::to_string(&rows)?)
-            .execute(&mut *self.connection)
-            .await?;
+        self.writes.add(R::SAVE, &rows)?;
         self.changed.extend(table.changed().map(|row| change::<R>(row.key())));
         Ok(())
     }

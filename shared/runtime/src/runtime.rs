@@ -280,7 +280,7 @@ impl<S: Service> Writing<S> {
         let mut jobs = jobs.lock().await;
         let mut writer = Writer::new(Arc::clone(&self.core));
         let run = self.core.ids.next().to_string();
-        let mut growth = self.core.event_store.growth();
+        let growth = self.core.event_store.growth_of(S::HEARS);
         let mut backoff = Backoff::default();
         let mut retries = true;
         let mut looked_at = Timestamp(0);
@@ -294,14 +294,14 @@ impl<S: Service> Writing<S> {
         }
         backoff.reset();
         while !self.stopping.is_cancelled() {
-            growth.mark_unchanged();
             // However busy: what an operator or another replica brought about is not always told.
             let look = retries || looked_at.is_long_ago(limits::POLL, self.core.clock.now());
             if look {
                 looked_at = self.core.clock.now();
                 self.prune(&mut writer, &mut pruned_at).await;
             }
-            let did = self.round(&mut writer, &mut jobs, look).await;
+            let news = growth.take() || look || writer.is_behind();
+            let did = self.round(&mut writer, &mut jobs, Look { everywhere: look, news }).await;
             retries = false;
             match did {
                 Ok(Step::Did(_)) => {
@@ -319,7 +319,7 @@ impl<S: Service> Writing<S> {
                         () = self.stopping.cancelled() => {}
                         () = self.core.retry.notified() => retries = true,
                         () = jobs.arrived() => {}
-                        _ = growth.changed() => {}
+                        () = growth.arrived() => {}
                         () = tokio::time::sleep(wait) => retries = true,
                     }
                 }
@@ -333,28 +333,30 @@ impl<S: Service> Writing<S> {
         self.drain(&mut writer, &mut jobs, &run).await;
     }
 
-    /// One step of each kind; with `look` also of those that nothing announces.
+    /// One step of each kind that there may be something for.
     async fn round(
         &self,
         writer: &mut Writer<S>,
         jobs: &mut Queue<S>,
-        look: bool,
+        look: Look,
     ) -> Result<Step, StoreError> {
         let mut round = Round { idle: true, trouble: None };
-        let waiting = jobs.take(writer.unit_size(true));
+        let waiting = jobs.take(limits::UNIT_WHILE_COMMANDS_WAIT.min(self.core.batch));
         // Where commands came just now, the next ones will not be long.
         let commands_wait = !waiting.is_empty();
         if commands_wait {
             round.heed(in_time(limits::STEP, writer.step_commands(waiting)).await)?;
         }
         let size = writer.unit_size(commands_wait || !jobs.is_empty());
-        if look || writer.next_due().is_some_and(|due| due <= self.core.clock.now()) {
+        if look.everywhere || writer.next_due().is_some_and(|due| due <= self.core.clock.now()) {
             round.heed(in_time(limits::STEP, writer.step_timers(size)).await)?;
         }
-        if look {
+        if look.everywhere {
             round.heed(in_time(limits::STEP, writer.step_retries(size)).await)?;
         }
-        round.heed(in_time(limits::STEP, writer.step_events(size)).await)?;
+        if look.news {
+            round.heed(in_time(limits::STEP, writer.step_events(size)).await)?;
+        }
         match round {
             Round { trouble: Some(trouble), .. } => Err(trouble),
             Round { idle: true, .. } => Ok(Step::Idle),
@@ -415,6 +417,15 @@ impl<S: Service> Writing<S> {
         measure::step_failed(&self.name);
         self.health.bad(&self.name, trouble.to_string());
     }
+}
+
+/// Where a round looks.
+#[derive(Clone, Copy, Debug)]
+struct Look {
+    /// Also for what nothing announces.
+    everywhere: bool,
+    /// For events.
+    news: bool,
 }
 
 /// What the steps of a round came to.
@@ -485,14 +496,12 @@ async fn relay<S: Service>(
     loop {
         let ending = drained.is_cancelled();
         let pause = match in_time(limits::STEP, relay.step()).await {
-            Ok(Step::Did(_)) => {
+            Ok(_) => {
                 health.good(&name);
                 backoff.reset();
-                continue;
-            }
-            Ok(Step::Idle) => {
-                health.good(&name);
-                backoff.reset();
+                if relay.is_behind() {
+                    continue;
+                }
                 limits::POLL
             }
             Err(trouble) => {

@@ -9,6 +9,7 @@ use crate::clock::Timestamp;
 use crate::database::Database;
 use crate::error::StoreError;
 use crate::event_store::limit_to_bind;
+use crate::writes::Writes;
 
 /// A timer as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -126,36 +127,28 @@ pub(crate) async fn settle_attempts(
 }
 
 /// Sets and clears timers by key.
-pub(crate) async fn change(
-    connection: &mut AnyConnection,
+pub(crate) fn change(
+    writes: &mut Writes,
     changes: &BTreeMap<String, Option<StoredTimer>>,
 ) -> Result<(), StoreError> {
     let cleared: Vec<&String> =
         changes.iter().filter(|(_, timer)| timer.is_none()).map(|(key, _)| key).collect();
-    if !cleared.is_empty() {
-        sqlx::query("delete from timers where timer_key in (select atom from json_each($1))")
-            .bind(serde_json::to_string(&cleared)?)
-            .execute(&mut *connection)
-            .await?;
-    }
+    writes
+        .add("delete from timers where timer_key in (select atom from json_each($1))", &cleared)?;
     let set: Vec<_> = changes
         .values()
         .flatten()
         .map(|t| (&t.key, t.due_at.0, &t.payload, &t.event_id, &t.correlation, &t.traceparent))
         .collect();
-    if !set.is_empty() {
-        sqlx::query(
-            "insert into timers (timer_key, due_at, payload, event_id, correlation_id, traceparent) \
-             select value ->> 0, cast(value ->> 1 as bigint), value ->> 2, value ->> 3, \
-             value ->> 4, value ->> 5 from json_each($1) where true \
-             on conflict (timer_key) do update set due_at = excluded.due_at, \
-             payload = excluded.payload, event_id = excluded.event_id, \
-             correlation_id = excluded.correlation_id, traceparent = excluded.traceparent",
-        )
-        .bind(serde_json::to_string(&set)?)
-        .execute(&mut *connection)
-        .await?;
-    }
+    writes.add(
+        "insert into timers (timer_key, due_at, payload, event_id, correlation_id, traceparent) \
+         select value ->> 0, cast(value ->> 1 as bigint), value ->> 2, value ->> 3, \
+         value ->> 4, value ->> 5 from json_each($1) where true \
+         on conflict (timer_key) do update set due_at = excluded.due_at, \
+         payload = excluded.payload, event_id = excluded.event_id, \
+         correlation_id = excluded.correlation_id, traceparent = excluded.traceparent",
+        &set,
+    )?;
     Ok(())
 }
 

@@ -25,6 +25,7 @@ use crate::service::{Answer, Context, Message, Service, TimerChange};
 use crate::tables::Tables;
 use crate::timers::{self, StoredTimer};
 use crate::trace::{Span, SpanKind};
+use crate::writes::Writes;
 
 /// What a message says of its origin, and the events that follow from it say of theirs.
 #[derive(Clone, Debug)]
@@ -316,10 +317,11 @@ impl<'a, S: Service> Unit<'a, S> {
             *written.entry(draft.kind).or_default() += 1;
         }
         let outbox = self.record().await?;
+        let mut writes = Writes::default();
         let mut changed = Vec::new();
         if !outbox.is_empty() {
-            outbox::insert(&mut self.turn, &outbox).await?;
-            let mut save = Save { connection: &mut self.turn, changed: Vec::new() };
+            outbox::insert(&mut writes, &outbox)?;
+            let mut save = Save { writes: &mut writes, changed: Vec::new() };
             self.tables.visit(&mut save).await?;
             changed = save.changed;
         }
@@ -327,13 +329,14 @@ impl<'a, S: Service> Unit<'a, S> {
         if self.attempts_left {
             timers::settle_attempts(&mut self.turn, &self.timers).await?;
         }
-        timers::change(&mut self.turn, &self.timers).await?;
+        timers::change(&mut writes, &self.timers)?;
         let now = self.began;
-        answers::store(&mut self.turn, &closing.answers, now).await?;
+        answers::store(&mut writes, &closing.answers, now)?;
         dead_letters::close(&mut self.turn, &closing, now).await?;
         if let Some(next) = &closing.checkpoint {
-            checkpoint::insert(&mut self.turn, next, now).await?;
+            checkpoint::insert(&mut writes, next, now)?;
         }
+        self.turn.write(writes).await?;
         let evidence = Evidence::of(&outbox, &closing);
         let committed = Committed {
             events: outbox.len(),

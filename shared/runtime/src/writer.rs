@@ -14,6 +14,7 @@ mod retries;
 mod spans;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tracing::warn;
 
@@ -45,6 +46,8 @@ pub struct Writer<S: Service> {
     core: Arc<Core<S>>,
     hears: String,
     consumer: Option<Consumer>,
+    /// Whether there may be events after those read last.
+    behind: bool,
     /// Messages still to be handled with each attempt counted.
     careful: usize,
     /// Whether a dead letter that is being tried again may have ended the last run.
@@ -68,6 +71,7 @@ impl<S: Service> Writer<S> {
             core,
             hears,
             consumer: None,
+            behind: true,
             careful: 0,
             careful_retries: false,
             unclean_runs: Vec::new(),
@@ -109,7 +113,12 @@ impl<S: Service> Writer<S> {
         self.next_due
     }
 
-    /// How many messages the next unit may take.
+    /// Whether there may be events that it has not read, as far as it saw the event store.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.behind
+    }
+
+    /// How many events or timers the next unit may take.
     pub fn unit_size(&self, commands_wait: bool) -> usize {
         if commands_wait {
             self.unit_size.min(limits::UNIT_WHILE_COMMANDS_WAIT)
@@ -131,14 +140,17 @@ impl<S: Service> Writer<S> {
         })
     }
 
-    /// Tells what was done, and fits the size of units to how long turns take.
-    fn committed(&mut self, committed: &Committed, messages: usize) {
-        let long = committed.turn_held > limits::LONG_TURN;
-        self.unit_size = if long {
+    /// Fits the size of units that make commands wait to how long they hold their turns.
+    fn fit(&mut self, held: Duration, messages: usize) {
+        self.unit_size = if held > limits::LONG_TURN {
             (messages / 2).max(limits::UNIT_MESSAGES_MIN).min(self.unit_size)
         } else {
             (self.unit_size * 2).min(self.core.batch)
         };
+    }
+
+    /// Tells what was done.
+    fn committed(&mut self, committed: &Committed, messages: usize) {
         if let Some(due) = committed.next_due {
             self.next_due = Some(self.next_due.map_or(due, |known| known.min(due)));
         }

@@ -46,6 +46,7 @@ impl<S: Service> Writer<S> {
     /// Handles the next stretch of the event store, at most `limit` events of interest.
     pub async fn step_events(&mut self, limit: usize) -> Result<Step, StoreError> {
         let core = Arc::clone(&self.core);
+        self.behind = true;
         self.read_checkpoint().await?;
         // Put back at the end: after trouble on the way it is read from the database again.
         let Some(mut consumer) = self.consumer.take() else { return Ok(Step::Idle) };
@@ -57,6 +58,7 @@ impl<S: Service> Writer<S> {
             consumer.seen.anchor.log_id = page.log_id;
             self.consumer = Some(consumer);
             self.save_if_late().await?;
+            self.behind = false;
             return Ok(Step::Idle);
         };
         let fresh: Vec<Kept> = page
@@ -68,7 +70,7 @@ impl<S: Service> Writer<S> {
             })
             .map(Kept::Event)
             .collect();
-        let count = fresh.len();
+        let (count, is_last, place) = (fresh.len(), page.is_last, end.position);
         self.consumer = Some(consumer);
         if fresh.is_empty() {
             self.pass(end, &[]);
@@ -79,6 +81,8 @@ impl<S: Service> Writer<S> {
             self.events_at_once(&fresh, end).await?;
         }
         core.gauges.handled.add(count, core.clock.now());
+        let is_there = |consumer: &Consumer| consumer.seen.anchor.position >= place;
+        self.behind = !is_last || !self.consumer.as_ref().is_some_and(is_there);
         Ok(Step::Did(count))
     }
 
@@ -229,6 +233,7 @@ impl<S: Service> Writer<S> {
         consumer.saved_at = self.core.clock.now();
         self.core.gauges.consumed.set(consumer.seen.anchor.position.0);
         self.consumer = Some(consumer);
+        self.fit(committed.turn_held, events.len());
         self.committed(&committed, events.len());
         Ok(())
     }
