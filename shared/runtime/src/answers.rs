@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 
-use sqlx::AnyConnection;
+use sqlx::any::AnyRow;
+use sqlx::{AnyConnection, Row as _};
 
 use crate::clock::Timestamp;
 use crate::error::StoreError;
@@ -21,26 +22,23 @@ pub(crate) struct StoredAnswer {
     pub(crate) answer: Answer,
 }
 
-/// The answers stored under these keys.
-pub(crate) async fn load(
-    connection: &mut AnyConnection,
-    keys: &[&str],
+/// The answers in these rows, by their keys: from the column `first` on key, fingerprint and answer,
+/// all empty where there is none.
+pub(crate) fn read(
+    rows: &[AnyRow],
+    first: usize,
 ) -> Result<HashMap<String, StoredAnswer>, StoreError> {
-    if keys.is_empty() {
-        return Ok(HashMap::new());
-    }
-    let rows: Vec<(String, String, String)> = sqlx::query_as(
-        "select idempotency_key, fingerprint, answer from answers \
-         where idempotency_key in (select atom from json_each($1))",
-    )
-    .bind(serde_json::to_string(keys)?)
-    .fetch_all(connection)
-    .await?;
-    let stored = |(key, fingerprint, answer): (String, String, String)| {
+    let mut stored = HashMap::new();
+    for row in rows {
+        let answer: String = row.try_get(first + 2)?;
+        if answer.is_empty() {
+            continue;
+        }
+        let (key, fingerprint): (String, String) = (row.try_get(first)?, row.try_get(first + 1)?);
         let answer = serde_json::from_str(&answer)?;
-        Ok((key.clone(), StoredAnswer { key, fingerprint, answer }))
-    };
-    rows.into_iter().map(stored).collect()
+        stored.insert(key.clone(), StoredAnswer { key, fingerprint, answer });
+    }
+    Ok(stored)
 }
 
 /// Stores answers in the transaction of what they answer.

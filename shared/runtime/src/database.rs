@@ -337,9 +337,11 @@ impl Database {
             "{session}; set enable_seqscan = off; set enable_hashjoin = off; \
              set enable_mergejoin = off"
         );
-        // Readers filter by what the request says, which a plan for all requests cannot know.
+        // Readers filter by what the request says, which a plan for all requests cannot know. All they
+        // ever commit is a notification, which is no worse for being lost.
         let reading = format!(
-            "{session}; set plan_cache_mode = force_custom_plan; set statement_timeout = '10s'"
+            "{session}; set plan_cache_mode = force_custom_plan; set statement_timeout = '10s'; \
+             set default_transaction_read_only = on; set synchronous_commit = off"
         );
         let lending = |size, trusted, settings| {
             let (options, kept) = (options.clone(), limits::IDLE_KEPT);

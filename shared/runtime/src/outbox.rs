@@ -51,6 +51,9 @@ pub(crate) async fn streams(
     connection: &mut AnyConnection,
     streams: &[&str],
 ) -> Result<HashMap<String, StreamHead>, StoreError> {
+    if streams.is_empty() {
+        return Ok(HashMap::new());
+    }
     let rows: Vec<(String, i64, String)> = sqlx::query_as(
         "select atom, \
          coalesce((select max(stream_version) from outbox where stream = atom), 0), \

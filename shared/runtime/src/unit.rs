@@ -3,10 +3,11 @@
 
 use std::any::Any as Payload;
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
+use sqlx::Row as _;
 use uuid::Uuid;
 
 use crate::answers::{self, StoredAnswer};
@@ -95,6 +96,8 @@ pub(crate) struct Unit<'a, S: Service> {
     attempts_left: bool,
     tables: S::Tables,
     drafts: Vec<Draft>,
+    /// Ids that were made for the messages of this unit.
+    fresh_ids: HashSet<Uuid>,
     timers: BTreeMap<String, Option<StoredTimer>>,
     /// One for each message handled so far. They end with the unit; without its commit they were
     /// for nothing, and are told so.
@@ -125,30 +128,49 @@ struct Following {
 impl<'a, S: Service> Unit<'a, S> {
     /// Takes the service's turn and learns where its logs end.
     pub(crate) async fn begin(core: &'a Core<S>, point: CommitPoint) -> Result<Self, StoreError> {
+        Ok(Self::begin_with(core, point, &[]).await?.0)
+    }
+
+    /// The same, together with the answers that are stored under these keys.
+    pub(crate) async fn begin_with(
+        core: &'a Core<S>,
+        point: CommitPoint,
+        keys: &[&str],
+    ) -> Result<(Self, HashMap<String, StoredAnswer>), StoreError> {
         let mut turn = core.database.take_turn(point).await?;
         let began = core.clock.now();
-        let (head, checkpoint, lanes, attempts): (i64, i64, i64, i64) = sqlx::query_as(
-            "select coalesce((select max(position) from outbox), 0), \
-             coalesce((select max(sequence) from checkpoints), 0), \
+        let rows = sqlx::query(
+            "select head.position, head.checkpoint, head.lanes, head.attempts, \
+             coalesce(known.idempotency_key, ''), coalesce(known.fingerprint, ''), \
+             coalesce(known.answer, '') \
+             from (select coalesce((select max(position) from outbox), 0) as position, \
+             coalesce((select max(sequence) from checkpoints), 0) as checkpoint, \
              (select count(*) from (select 1 from dead_letters \
-              where status in ('parked', 'waiting', 'retrying') limit 1) as held), \
-             (select count(*) from (select 1 from attempts limit 1) as counted)",
+             where status in ('parked', 'waiting', 'retrying') limit 1) as held) as lanes, \
+             (select count(*) from (select 1 from attempts limit 1) as counted) as attempts) as head \
+             left join (select idempotency_key, fingerprint, answer from answers \
+             where idempotency_key in (select atom from json_each($1))) as known on 1 = 1",
         )
-        .fetch_one(&mut *turn)
+        .bind(serde_json::to_string(keys)?)
+        .fetch_all(&mut *turn)
         .await?;
-        Ok(Self {
+        let head = rows.first().ok_or(sqlx::Error::RowNotFound)?;
+        let (lanes, attempts): (i64, i64) = (head.try_get(2)?, head.try_get(3)?);
+        let unit = Self {
             core,
             turn,
             began,
-            head: Position(head),
-            checkpoint,
+            head: Position(head.try_get(0)?),
+            checkpoint: head.try_get(1)?,
             lanes_held: lanes > 0,
             attempts_left: attempts > 0,
             tables: S::Tables::default(),
             drafts: Vec::new(),
+            fresh_ids: HashSet::new(),
             timers: BTreeMap::new(),
             spans: Vec::new(),
-        })
+        };
+        Ok((unit, answers::read(&rows, 4)?))
     }
 
     /// Begins to tell of the message that is handled next.
@@ -230,6 +252,7 @@ impl<'a, S: Service> Unit<'a, S> {
             }
         }
         let fresh_id = self.core.ids.next();
+        self.fresh_ids.insert(fresh_id);
         let position = self.head.plus(self.drafts.len()).next();
         let (core, now) = (self.core, self.began);
         let context = Context { now, fresh_id, position, settings: &core.settings };
@@ -375,15 +398,24 @@ impl<'a, S: Service> Unit<'a, S> {
         Ok(())
     }
 
+    /// Whether a stream cannot have any events yet: its name ends with an id that was made for a
+    /// message of this unit.
+    fn is_fresh(&self, stream: &str) -> bool {
+        let at = stream.len().checked_sub(uuid::fmt::Hyphenated::LENGTH);
+        let id = at.and_then(|at| stream.get(at..)).and_then(|id| Uuid::try_parse(id).ok());
+        id.is_some_and(|id| self.fresh_ids.contains(&id))
+    }
+
     /// Deals positions, versions and correlations to the drafts.
     async fn record(&mut self) -> Result<Vec<OutboxEvent>, StoreError> {
         if self.drafts.is_empty() {
             return Ok(Vec::new());
         }
         let drafts = std::mem::take(&mut self.drafts);
-        let distinct: BTreeSet<&str> = drafts.iter().map(|draft| draft.stream.as_str()).collect();
-        let distinct: Vec<&str> = distinct.into_iter().collect();
-        let mut streams = outbox::streams(&mut self.turn, &distinct).await?;
+        let streams = drafts.iter().map(|draft| draft.stream.as_str());
+        let old: BTreeSet<&str> = streams.filter(|stream| !self.is_fresh(stream)).collect();
+        let old: Vec<&str> = old.into_iter().collect();
+        let mut streams = outbox::streams(&mut self.turn, &old).await?;
         let mut events = Vec::with_capacity(drafts.len());
         let mut correlations = HashMap::with_capacity(drafts.len());
         let mut told = None;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tracing::{error, warn};
 
 use super::{Step, Writer, spans};
-use crate::answers::{self, StoredAnswer};
+use crate::answers::StoredAnswer;
 use crate::command::{CommandError, Job, Outcome, Request, RequestKey};
 use crate::error::StoreError;
 use crate::event::Version;
@@ -63,10 +63,9 @@ impl<S: Service> Writer<S> {
 
     async fn try_commands(&mut self, asked: &[Asked<S>]) -> Result<Vec<Outcome<S>>, StoreError> {
         let core = Arc::clone(&self.core);
-        let mut unit = Unit::begin(&core, CommitPoint::Commands).await?;
         let keys: Vec<&str> =
             asked.iter().filter_map(|one| one.key.as_ref()).map(|key| key.key.as_str()).collect();
-        let mut stored = answers::load(unit.turn(), &keys).await?;
+        let (mut unit, mut stored) = Unit::begin_with(&core, CommitPoint::Commands, &keys).await?;
         let fresh =
             |one: &&Asked<S>| one.key.as_ref().is_none_or(|key| !stored.contains_key(&key.key));
         let messages: Vec<&Message<S>> =
