@@ -70,7 +70,7 @@ impl Connections {
     pub(crate) async fn begin(&self, statement: &'static str) -> Result<Transaction, sqlx::Error> {
         let mut lent = self.acquire().await?;
         // Given up or refused half-way, it may have begun.
-        lent.state = State::InTransaction;
+        lent.doubt = Some(Doubt::InTransaction);
         sqlx::raw_sql(statement).execute(&mut *lent).await?;
         Ok(Transaction(lent))
     }
@@ -98,7 +98,7 @@ impl Connections {
             Some(connection) => connection,
             None => Arc::new(tokio::sync::Mutex::new(self.connect().await?)).lock_owned().await,
         };
-        Ok(Lent { connection, state: State::Used, home: self.clone(), place: Some(place) })
+        Ok(Lent { connection, doubt: Some(Doubt::Used), home: self.clone(), place: Some(place) })
     }
 
     async fn take_idle(&self) -> Option<OwnedMutexGuard<AnyConnection>> {
@@ -140,17 +140,16 @@ impl Connections {
     }
 
     /// Makes sure that nothing is left on a connection of what it was used for, or closes it.
-    async fn take_back(&self, connection: Shared, state: State) {
+    async fn take_back(&self, connection: Shared, doubt: Doubt) {
         let checking = async {
             let mut locked = connection.lock().await;
-            let fit = match state {
-                State::Clean => true,
-                State::Used => locked.ping().await.is_ok(),
+            let fit = match doubt {
+                Doubt::Used => locked.ping().await.is_ok(),
                 // Refused where SQLite itself took it back, for want of room.
-                State::InTransaction => {
+                Doubt::InTransaction => {
                     sqlx::raw_sql("rollback").execute(&mut *locked).await.is_ok()
                 }
-                State::Spent => false,
+                Doubt::Spent => false,
             };
             drop(locked);
             if fit { self.keep(connection) } else { close(connection).await }
@@ -208,11 +207,9 @@ async fn close(connection: Shared) {
     }
 }
 
-/// What is known of a lent connection.
+/// Why a lent connection may not be fit for others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    /// Nothing is under way on it.
-    Clean,
+enum Doubt {
     /// Something may be under way on it.
     Used,
     /// A transaction may be open on it.
@@ -227,7 +224,8 @@ enum State {
 pub(crate) struct Lent {
     // In this order: whoever gets the place finds the connection unlocked.
     connection: OwnedMutexGuard<AnyConnection>,
-    state: State,
+    /// Nothing once it is known to be fit.
+    doubt: Option<Doubt>,
     home: Connections,
     place: Option<OwnedSemaphorePermit>,
 }
@@ -235,12 +233,12 @@ pub(crate) struct Lent {
 impl Lent {
     /// Gives it back after everything that was asked of it was answered. It may be lent again at once.
     pub(crate) fn give_back(mut self) {
-        self.state = State::Clean;
+        self.doubt = None;
     }
 
     /// It will be closed when it comes back.
     pub(crate) fn spend(&mut self) {
-        self.state = State::Spent;
+        self.doubt = Some(Doubt::Spent);
     }
 }
 
@@ -261,17 +259,19 @@ impl DerefMut for Lent {
 impl Drop for Lent {
     fn drop(&mut self) {
         let connection = Arc::clone(OwnedMutexGuard::mutex(&self.connection));
-        let (home, state) = (self.home.clone(), self.state);
-        if state == State::Clean {
+        let home = self.home.clone();
+        let Some(doubt) = self.doubt else {
             home.keep(connection);
-        } else if let Ok(runtime) = Handle::try_current() {
+            return;
+        };
+        // Without a runtime nobody could ask it anything: it ends here.
+        if let Ok(runtime) = Handle::try_current() {
             let place = self.place.take();
             runtime.spawn(async move {
-                home.take_back(connection, state).await;
+                home.take_back(connection, doubt).await;
                 drop(place);
             });
         }
-        // Without a runtime nobody could ask it anything: it ends here.
     }
 }
 
