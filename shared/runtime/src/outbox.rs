@@ -1,13 +1,13 @@
 //! A service's outbox: what it says happened, written in the transaction that made it happen.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, Row as _};
 
 use crate::envelope_columns::{self, envelope_columns, envelope_values};
 use crate::error::StoreError;
-use crate::event::{Envelope, EventId, Position, Version};
+use crate::event::{Envelope, EventId, Position};
 use crate::writes::Writes;
 
 /// An event in an outbox.
@@ -19,16 +19,8 @@ pub struct OutboxEvent {
     pub envelope: Envelope,
 }
 
-/// What an outbox knows of one stream.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct StreamHead {
-    /// The version of its last event, 0 if it has none.
-    pub(crate) version: Version,
-    /// The id of its first event, empty if it has none.
-    pub(crate) first: String,
-}
-
-/// Adds events at the end. The caller holds the turn and dealt the positions.
+/// Adds events at the end. The caller holds the turn and dealt the positions. Their versions begin at 1
+/// in each stream; how many the stream has already is added here.
 pub(crate) fn insert(writes: &mut Writes, events: &[OutboxEvent]) -> Result<(), StoreError> {
     let rows: Vec<_> =
         events.iter().map(|event| envelope_values!(event.envelope, event.position)).collect();
@@ -37,7 +29,8 @@ pub(crate) fn insert(writes: &mut Writes, events: &[OutboxEvent]) -> Result<(), 
             "insert into outbox (position, ",
             envelope_columns!(),
             ") select cast(value ->> 0 as bigint), value ->> 1, value ->> 2, \
-             cast(value ->> 3 as bigint), value ->> 4, cast(value ->> 5 as bigint), \
+             cast(value ->> 3 as bigint), value ->> 4, cast(value ->> 5 as bigint) + coalesce( \
+             (select max(stream_version) from outbox where stream = value ->> 4), 0), \
              cast(value ->> 6 as bigint), value ->> 7, value ->> 8, value ->> 9, value ->> 10, \
              value ->> 11 from json_each($1)"
         ),
@@ -46,25 +39,22 @@ pub(crate) fn insert(writes: &mut Writes, events: &[OutboxEvent]) -> Result<(), 
     Ok(())
 }
 
-/// What is known of each of these streams.
-pub(crate) async fn streams(
+/// The id of the first event of each of these streams that has any.
+pub(crate) async fn first_events(
     connection: &mut AnyConnection,
-    streams: &[&str],
-) -> Result<HashMap<String, StreamHead>, StoreError> {
+    streams: &BTreeSet<&str>,
+) -> Result<HashMap<String, String>, StoreError> {
     if streams.is_empty() {
         return Ok(HashMap::new());
     }
-    let rows: Vec<(String, i64, String)> = sqlx::query_as(
-        "select atom, \
-         coalesce((select max(stream_version) from outbox where stream = atom), 0), \
-         coalesce((select id from outbox where stream = atom and stream_version = 1), '') \
-         from json_each($1)",
+    let rows: Vec<(String, String)> = sqlx::query_as(
+        "select stream, id from outbox where stream_version = 1 \
+         and stream in (select atom from json_each($1))",
     )
     .bind(serde_json::to_string(streams)?)
     .fetch_all(connection)
     .await?;
-    let head = |(stream, version, first)| (stream, StreamHead { version: Version(version), first });
-    Ok(rows.into_iter().map(head).collect())
+    Ok(rows.into_iter().collect())
 }
 
 /// At most `limit` events from `first` on, in order.

@@ -3,7 +3,7 @@
 
 use std::any::Any as Payload;
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
@@ -96,8 +96,6 @@ pub(crate) struct Unit<'a, S: Service> {
     attempts_left: bool,
     tables: S::Tables,
     drafts: Vec<Draft>,
-    /// Ids that were made for the messages of this unit.
-    fresh_ids: HashSet<Uuid>,
     timers: BTreeMap<String, Option<StoredTimer>>,
     /// One for each message handled so far. They end with the unit; without its commit they were
     /// for nothing, and are told so.
@@ -166,7 +164,6 @@ impl<'a, S: Service> Unit<'a, S> {
             attempts_left: attempts > 0,
             tables: S::Tables::default(),
             drafts: Vec::new(),
-            fresh_ids: HashSet::new(),
             timers: BTreeMap::new(),
             spans: Vec::new(),
         };
@@ -252,7 +249,6 @@ impl<'a, S: Service> Unit<'a, S> {
             }
         }
         let fresh_id = self.core.ids.next();
-        self.fresh_ids.insert(fresh_id);
         let position = self.head.plus(self.drafts.len()).next();
         let (core, now) = (self.core, self.began);
         let context = Context { now, fresh_id, position, settings: &core.settings };
@@ -398,39 +394,32 @@ impl<'a, S: Service> Unit<'a, S> {
         Ok(())
     }
 
-    /// Whether a stream cannot have any events yet: its name ends with an id that was made for a
-    /// message of this unit.
-    fn is_fresh(&self, stream: &str) -> bool {
-        let at = stream.len().checked_sub(uuid::fmt::Hyphenated::LENGTH);
-        let id = at.and_then(|at| stream.get(at..)).and_then(|id| Uuid::try_parse(id).ok());
-        id.is_some_and(|id| self.fresh_ids.contains(&id))
-    }
-
-    /// Deals positions, versions and correlations to the drafts.
+    /// Deals positions and correlations to the drafts, and versions that count from the first event of
+    /// each stream in this unit.
     async fn record(&mut self) -> Result<Vec<OutboxEvent>, StoreError> {
         if self.drafts.is_empty() {
             return Ok(Vec::new());
         }
         let drafts = std::mem::take(&mut self.drafts);
-        let streams = drafts.iter().map(|draft| draft.stream.as_str());
-        let old: BTreeSet<&str> = streams.filter(|stream| !self.is_fresh(stream)).collect();
-        let old: Vec<&str> = old.into_iter().collect();
-        let mut streams = outbox::streams(&mut self.turn, &old).await?;
+        let by_stream = drafts
+            .iter()
+            .filter(|draft| draft.order.is_none() && draft.cause.correlation.is_none());
+        let by_stream = by_stream.map(|draft| draft.stream.as_str()).collect();
+        let mut firsts = outbox::first_events(&mut self.turn, &by_stream).await?;
+        let mut versions = HashMap::<String, Version>::new();
         let mut events = Vec::with_capacity(drafts.len());
         let mut correlations = HashMap::with_capacity(drafts.len());
         let mut told = None;
         for (draft, position) in drafts.into_iter().zip(self.head.0 + 1..) {
-            let head = streams.entry(draft.stream.clone()).or_default();
-            head.version = Version(head.version.0 + 1);
+            let version = versions.entry(draft.stream.clone()).or_default();
+            version.0 += 1;
             let id = draft.id.to_string();
-            if head.first.is_empty() {
-                head.first.clone_from(&id);
-            }
+            let first = firsts.entry(draft.stream.clone()).or_insert_with(|| id.clone());
             let is_command = draft.cause.correlation.is_none();
             let correlation = match (draft.order, draft.cause.correlation) {
                 (Some(order), _) => order.to_string(),
                 (None, Some(inherited)) => inherited,
-                (None, None) => head.first.clone(),
+                (None, None) => first.clone(),
             };
             if let Some(span) = draft.span.and_then(|index| self.spans.get_mut(index)) {
                 // A command does not say what it belongs to; its first event does.
@@ -446,7 +435,7 @@ impl<'a, S: Service> Unit<'a, S> {
                 source: S::NAME.to_owned(),
                 kind: draft.kind.to_owned(),
                 schema: draft.schema,
-                version: head.version,
+                version: *version,
                 stream: draft.stream,
                 time: self.began,
                 correlation,
