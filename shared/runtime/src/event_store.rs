@@ -525,13 +525,7 @@ async fn ends(turn: &mut AnyConnection, source: &str) -> Result<(Last, Cursor), 
 
 /// The chain with one more event.
 pub(crate) fn link(chain: &str, id: EventId) -> String {
-    use std::fmt::Write as _;
-    let digest = Sha256::new().chain_update(chain).chain_update(id.to_string()).finalize();
-    digest.iter().fold(String::with_capacity(64), |mut hex, byte| {
-        // Writing to a string cannot fail.
-        let _ = write!(hex, "{byte:02x}");
-        hex
-    })
+    hex::encode(Sha256::new().chain_update(chain).chain_update(id.to_string()).finalize())
 }
 
 async fn cursor(connection: &mut AnyConnection, source: &str) -> Result<Cursor, StoreError> {

@@ -125,7 +125,7 @@ fn fingerprint(method: &str, path: &str, body: &[u8]) -> String {
         digest.update(part.len().to_be_bytes());
         digest.update(part);
     }
-    digest.finalize().iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
+    hex::encode(digest.finalize())
 }
 
 /// The W3C trace context, empty where there is none that is well-formed.
