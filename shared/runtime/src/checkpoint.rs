@@ -69,7 +69,7 @@ pub(crate) fn insert(
             &anchor.event_id,
             &anchor.chain,
             serde_json::to_string(&next.sources)?,
-            now,
+            now.0,
         )],
     )?;
     if next.sequence % limits::CHECKPOINTS_KEPT == 0 {

@@ -241,7 +241,7 @@ impl EventStore {
             rows.push(envelope_values!(
                 event.envelope,
                 position,
-                recorded_at,
+                recorded_at.0,
                 event.position,
                 source,
                 chain.clone()
