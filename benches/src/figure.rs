@@ -43,6 +43,9 @@ impl Figure {
     }
 }
 
+/// The longest time that is told from longer ones, in microseconds: ten minutes.
+const LONGEST: u64 = 600_000_000;
+
 /// Times in microseconds, with three digits.
 #[derive(Clone, Debug)]
 pub(crate) struct Latencies(Histogram<u64>);
@@ -50,7 +53,7 @@ pub(crate) struct Latencies(Histogram<u64>);
 impl Latencies {
     /// None so far.
     pub(crate) fn new() -> anyhow::Result<Self> {
-        Ok(Self(Histogram::new(3)?))
+        Ok(Self(Histogram::new_with_bounds(1, LONGEST, 3)?))
     }
 
     /// One more.

@@ -32,6 +32,18 @@ impl Visitor for Load<'_> {
     }
 }
 
+/// Knows that nothing has a row yet whose key is an id that was made just now.
+pub(crate) struct Fresh(pub(crate) String);
+
+impl Visitor for Fresh {
+    type Error = Infallible;
+
+    async fn table<R: Evolve>(&mut self, table: &mut Table<R>) -> Result<(), Infallible> {
+        table.is_absent(&self.0);
+        Ok(())
+    }
+}
+
 /// Saves the rows that events changed, one statement for each table with any.
 pub(crate) struct Save<'a> {
     pub(crate) writes: &'a mut Writes,

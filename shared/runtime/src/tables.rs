@@ -63,6 +63,15 @@ impl<R: Row> Table<R> {
         &self.wanted
     }
 
+    /// Knows without a load that there is no row of this key, given as text.
+    pub(crate) fn is_absent(&mut self, key: &str) {
+        let found = self.wanted.iter().find(|wanted| wanted.to_string() == key).cloned();
+        if let Some(key) = found {
+            self.wanted.remove(&key);
+            self.rows.insert(key, None);
+        }
+    }
+
     /// Takes what a load found; what it did not find is known to be absent.
     pub(crate) fn loaded(&mut self, found: Vec<R>) {
         for key in std::mem::take(&mut self.wanted) {

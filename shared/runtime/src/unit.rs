@@ -21,7 +21,7 @@ use crate::event::{Envelope, Event, EventId, Position, Recorded, Version};
 use crate::failpoints::CommitPoint;
 use crate::measure;
 use crate::outbox::{self, OutboxEvent};
-use crate::rows::{Load, Save};
+use crate::rows::{Fresh, Load, Save};
 use crate::service::{Answer, Context, Message, Service, TimerChange};
 use crate::tables::Tables;
 use crate::timers::{self, StoredTimer};
@@ -270,6 +270,8 @@ impl<'a, S: Service> Unit<'a, S> {
         if let Err(panic) = wanted {
             return Ok(Verdict::Failed(panic));
         }
+        // Or each command that creates something would ask for a row that cannot be there.
+        let Ok(()) = self.tables.visit(&mut Fresh(fresh_id.to_string())).await;
         self.load().await?;
         match self.apply(message, &events, cause, &context) {
             Err(failed) => {
