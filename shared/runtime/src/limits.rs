@@ -9,7 +9,8 @@ pub const UNIT_WHILE_COMMANDS_WAIT: usize = 100;
 /// Messages of one unit of work when nobody waits for an answer, and rows of an outbox that a relay
 /// appends in one.
 pub const UNIT_MESSAGES: usize = 500;
-/// A unit that held its turn for longer than this halves the next one.
+/// A unit of events or timers that held its turn for longer than this halves the next one that makes
+/// commands wait.
 pub const LONG_TURN: Duration = Duration::from_millis(10);
 /// The smallest size that halving reaches.
 pub const UNIT_MESSAGES_MIN: usize = 10;

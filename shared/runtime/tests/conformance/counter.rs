@@ -232,7 +232,7 @@ macro_rules! counter_service {
                 context: &Context<'_, Self>,
             ) -> Result<Vec<CounterEvent>, OnlyUp> {
                 match message {
-                    Message::Command(raise) => raise.decide(context.now),
+                    Message::Command(raise) => raise.decide(context.now, context.fresh_id),
                     Message::Due(counter) => {
                         let failing = context.settings.fails_on.lock().expect("no panic holds it");
                         let does = failing.iter().find_map(|note| note.strip_prefix("ring: "));
@@ -304,8 +304,9 @@ macro_rules! counter_service {
                 tables.counters.get(&raise.counter).map(|counter| counter.version)
             }
 
-            fn answer(raise: &Raise, tables: &Counters, _: &Context<'_, Self>) -> Answer {
-                let counter = tables.counters.get(&raise.counter).expect("it was just raised");
+            fn answer(raise: &Raise, tables: &Counters, context: &Context<'_, Self>) -> Answer {
+                let counter = tables.counters.get(&raise.raised(context.fresh_id));
+                let counter = counter.expect("it was just raised");
                 Answer::ok(counter.version, &counter.total)
             }
         }
@@ -317,13 +318,18 @@ counter_service!(NextLeader, "leader", &[], &[MIGRATION, NEXT_MIGRATION]);
 counter_service!(Follower, "follower", &["counter.raised"], &[MIGRATION]);
 
 impl Raise {
-    fn decide(&self, now: Timestamp) -> Result<Vec<CounterEvent>, OnlyUp> {
+    /// The counter that it says, or with the note "new" one that nobody has named before.
+    fn raised(&self, fresh_id: Uuid) -> CounterId {
+        if self.note == "new" { CounterId(fresh_id) } else { self.counter }
+    }
+
+    fn decide(&self, now: Timestamp, fresh_id: Uuid) -> Result<Vec<CounterEvent>, OnlyUp> {
         assert!(self.note != "panic", "deciding was told to panic");
         if self.by < 0 {
             return Err(OnlyUp);
         }
         Ok(vec![CounterEvent::Raised(Raised {
-            counter: self.counter,
+            counter: self.raised(fresh_id),
             by: self.by,
             rings_at: self.rings_in.map(|wait| now.plus(wait)),
             note: self.note.clone(),

@@ -9,7 +9,7 @@ use tracing::{Event, Metadata, Subscriber};
 use waybill_runtime::{Clock, EventStore, Ids, Location, Migrations, Service, Step, Steps};
 
 use crate::counter::{ENDED, Follower, Leader, Raise, Settings};
-use crate::house::{batch, counter, raise, request};
+use crate::house::{batch, counter, noted, request};
 
 const WHERE: &str = "WAYBILL_CONFORMANCE_LOCATION";
 
@@ -97,7 +97,8 @@ async fn counts_statements() {
     let mut follower: Steps<Follower> = open(Settings::default()).await;
     let mut counts = Vec::new();
     for size in [1, 2, 100, 400] {
-        let asked: Vec<Raise> = (0..size).map(|_| raise(counter(), 1)).collect();
+        let note = |n| if n % 2 == 0 { "new" } else { "" };
+        let asked: Vec<Raise> = (0..size).map(|n| noted(counter(), note(n))).collect();
         let keyed = |(n, raise)| request(raise, Some(&format!("{size} {n}")));
         let requests = asked.into_iter().enumerate().map(keyed).collect();
         statements.0.store(0, Ordering::SeqCst);
