@@ -57,8 +57,8 @@ pub const READ: Duration = Duration::from_secs(15);
 pub const STEP: Duration = Duration::from_secs(20);
 /// Connections that write, per owner; on SQLite always one.
 pub const WRITE_CONNECTIONS: u16 = 2;
-/// Connections with which loops read what is new, per owner: one for each loop at the event store.
-pub const FOLLOW_CONNECTIONS: u16 = 4;
+/// Connections with which loops read what is new, per owner. Each read is short, and no loop has two.
+pub const FOLLOW_CONNECTIONS: u16 = 2;
 /// Connections that read for requests, per owner.
 pub const READ_CONNECTIONS: u16 = 4;
 /// Stored answers are forgotten after this long.
