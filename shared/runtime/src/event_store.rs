@@ -266,11 +266,14 @@ impl EventStore {
         measure::committed(OWNER, self.clock.now().since(sent));
         answered?;
         let head = last.position.plus(events.len());
+        // What another process appended before this, and did not tell yet: it is no news any more
+        // when it does.
+        let untold = *self.grew.borrow() < last.position;
         raise(&self.appended, head);
         raise(&self.grew, head);
         let types: BTreeSet<&str> =
             events.iter().map(|event| event.envelope.kind.as_str()).collect();
-        self.consumers.tell(|kind| types.contains(kind));
+        self.consumers.tell(|kind| untold || types.contains(kind));
         Ok(Appended::Done(head))
     }
 

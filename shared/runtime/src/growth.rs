@@ -58,6 +58,47 @@ impl Growth {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::{Clock, Ids, Timestamp};
+    use crate::database::Location;
+    use crate::event::{Envelope, EventId, Position, Version};
+    use crate::event_store::EventStore;
+    use crate::migrate::Migrations;
+    use crate::outbox::OutboxEvent;
+
+    async fn append_first_of(source: &str, kind: &str, store: &EventStore) {
+        let envelope = Envelope {
+            id: EventId(Ids::system().next()),
+            source: source.to_owned(),
+            kind: kind.to_owned(),
+            schema: 1,
+            stream: source.to_owned(),
+            version: Version(1),
+            time: Timestamp(0),
+            correlation: source.to_owned(),
+            causation: String::new(),
+            actor: String::new(),
+            traceparent: String::new(),
+            data: "{}".to_owned(),
+        };
+        store.append(&[OutboxEvent { position: Position(1), envelope }]).await.expect("it fits");
+    }
+
+    #[tokio::test]
+    async fn what_another_process_appended_is_told_with_what_this_one_appends_after_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let location = Location::Folder(folder.path().to_owned());
+        let open = || async {
+            EventStore::open(&location, Clock::system(), &Ids::system(), Migrations::Apply).await
+        };
+        let (here, elsewhere) = (open().await.expect("opens"), open().await.expect("opens"));
+        let orders = here.growth_of(&["order.placed"]);
+        assert!(orders.take());
+        append_first_of("order", "order.placed", &elsewhere).await;
+        append_first_of("logistics", "parcel.sent", &here).await;
+        assert!(orders.take(), "the order is told, though this process appended a parcel only");
+        here.announce(Position(1));
+        assert!(!orders.take(), "it is no news any more");
+    }
 
     #[test]
     fn only_those_who_hear_the_type_are_told() {
