@@ -23,7 +23,7 @@ pub(crate) struct StoredAnswer {
 }
 
 /// The answers in these rows, by their keys: from the column `first` on key, fingerprint and answer,
-/// all empty where there is none.
+/// which is empty where none is stored.
 pub(crate) fn read(
     rows: &[AnyRow],
     first: usize,

@@ -1,5 +1,6 @@
 //! An owner's database, and the one home of what differs between SQLite and Postgres:
-//! how it is found and opened, its session settings, the turn, snapshots, and the checks at start.
+//! how it is found and opened, its session settings, the turn, how a unit is written, snapshots, and the
+//! checks at start.
 
 use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
@@ -116,7 +117,7 @@ pub struct Database {
     write: Connections,
     /// For loops that read what is new.
     follow: Connections,
-    /// For requests.
+    /// For requests, and for what loops look at now and then.
     read: Connections,
 }
 
@@ -337,6 +338,7 @@ impl Database {
             "{session}; set enable_seqscan = off; set enable_hashjoin = off; \
              set enable_mergejoin = off"
         );
+        let following = format!("{by_key}; set statement_timeout = '10s'");
         // Readers filter by what the request says, which a plan for all requests cannot know. All they
         // ever commit is a notification, which is no worse for being lost.
         let reading = format!(
@@ -350,9 +352,10 @@ impl Database {
         Ok(Self {
             owner,
             dialect: Dialect::Postgres,
-            // A loop begins anew on another one if it was cut; who answers a request does not.
+            // Who takes a turn begins anew on another connection if this one was cut, and who follows a
+            // log looks again; a request has one try.
             write: lending(limits::WRITE_CONNECTIONS, limits::IDLE_TRUSTED, by_key.clone()),
-            follow: lending(limits::FOLLOW_CONNECTIONS, limits::IDLE_TRUSTED, by_key),
+            follow: lending(limits::FOLLOW_CONNECTIONS, limits::IDLE_TRUSTED, following),
             read: lending(limits::READ_CONNECTIONS, Duration::ZERO, reading),
         })
     }

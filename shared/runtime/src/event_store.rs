@@ -309,18 +309,20 @@ impl EventStore {
         limit: usize,
     ) -> Result<Page, StoreError> {
         let furthest = after.plus(limit * limits::LOG_WINDOW_FACTOR);
+        let most = limit + usize::from(after > Position(0));
         let mut reader = self.database.follower().await?;
         let rows = sqlx::query(concat!(
             "select ",
             stored_columns!(),
             ", (select max(id) from log) from event where position >= $1 and position <= $2 and (position = $1 \
-             or position = (select max(position) from event where position <= $2) \
+             or position = (select position from event where position <= $2 \
+             order by position desc limit 1) \
              or type in (select atom from json_each($3))) order by position limit $4"
         ))
         .bind(after.0)
         .bind(furthest.0)
         .bind(types)
-        .bind(limit_to_bind(limit + 2))
+        .bind(limit_to_bind(most))
         .fetch_all(&mut *reader)
         .await?;
         let log_id: String = match rows.first() {
@@ -336,8 +338,7 @@ impl EventStore {
         let anchor =
             (events.first().is_some_and(|event| event.position == after)).then(|| events.remove(0));
         let end = events.last().map(|event| event.anchor(&log_id));
-        let is_last =
-            rows.len() < limit + 2 && end.as_ref().is_none_or(|end| end.position < furthest);
+        let is_last = rows.len() < most && end.as_ref().is_none_or(|end| end.position < furthest);
         Ok(Page { log_id, anchor, events, end, is_last })
     }
 

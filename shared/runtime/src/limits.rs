@@ -43,7 +43,7 @@ pub const ACQUIRE: Duration = Duration::from_secs(3);
 /// How long a connection that comes back may take to answer, or to be closed; shorter than
 /// [`ACQUIRE`], so that whoever waits for its place still gets it.
 pub const RELEASE: Duration = Duration::from_secs(2);
-/// A writing connection to a server is asked for a sign of life first if nobody used it for this long.
+/// A connection of a loop to a server is asked for a sign of life first if nobody used it for this long.
 pub const IDLE_TRUSTED: Duration = Duration::from_secs(1);
 /// How long that sign of life may take.
 pub const PROBE: Duration = Duration::from_secs(1);
@@ -59,7 +59,7 @@ pub const STEP: Duration = Duration::from_secs(20);
 pub const WRITE_CONNECTIONS: u16 = 2;
 /// Connections with which loops read what is new, per owner. Each read is short, and no loop has two.
 pub const FOLLOW_CONNECTIONS: u16 = 2;
-/// Connections that read for requests, per owner.
+/// Connections that read for requests, and for what loops look at now and then, per owner.
 pub const READ_CONNECTIONS: u16 = 4;
 /// Stored answers are forgotten after this long.
 pub const ANSWERS_KEPT: Duration = Duration::from_hours(7 * 24);

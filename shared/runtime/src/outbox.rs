@@ -48,13 +48,14 @@ pub(crate) async fn first_events(
         return Ok(HashMap::new());
     }
     let rows: Vec<(String, String)> = sqlx::query_as(
-        "select stream, id from outbox where stream_version = 1 \
-         and stream in (select atom from json_each($1))",
+        "select atom, \
+         coalesce((select id from outbox where stream = atom and stream_version = 1), '') \
+         from json_each($1)",
     )
     .bind(serde_json::to_string(streams)?)
     .fetch_all(connection)
     .await?;
-    Ok(rows.into_iter().collect())
+    Ok(rows.into_iter().filter(|(_, id)| !id.is_empty()).collect())
 }
 
 /// At most `limit` events from `first` on, in order.

@@ -43,9 +43,10 @@ impl<S: Service> Relay<S> {
         self.behind = true;
         let mut reader = core.database.follower().await?;
         let first = cursor.position.max(Position(1));
-        let mut page = outbox::page(&mut reader, S::NAME, first, core.batch + 1).await?;
+        let most = core.batch + usize::from(cursor.event.is_some());
+        let mut page = outbox::page(&mut reader, S::NAME, first, most).await?;
         reader.give_back();
-        let is_full = page.len() > core.batch;
+        let is_full = page.len() == most;
         if let Some(event) = cursor.event {
             let shown = page.first().map(|first| first.envelope.id);
             if shown != Some(event) {

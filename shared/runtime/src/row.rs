@@ -24,7 +24,7 @@ pub trait Row: Sized + Clone + Send + Sync + 'static {
     const COLUMNS: &'static [(&'static str, Kind)];
     /// Finds rows by a JSON array of keys.
     const LOAD: &'static str;
-    /// Inserts or replaces rows from a JSON array of objects.
+    /// Inserts or replaces rows from a JSON array of arrays, each with the cells in the order of `COLUMNS`.
     const SAVE: &'static str;
     /// Reads rows after a key, in the order of keys.
     const SCAN: &'static str;

@@ -139,15 +139,16 @@ impl<'a, S: Service> Unit<'a, S> {
         let began = core.clock.now();
         let rows = sqlx::query(
             "select head.position, head.checkpoint, head.lanes, head.attempts, \
-             coalesce(known.idempotency_key, ''), coalesce(known.fingerprint, ''), \
-             coalesce(known.answer, '') \
-             from (select coalesce((select max(position) from outbox), 0) as position, \
-             coalesce((select max(sequence) from checkpoints), 0) as checkpoint, \
+             coalesce(asked.atom, ''), \
+             coalesce((select fingerprint from answers where idempotency_key = asked.atom), ''), \
+             coalesce((select answer from answers where idempotency_key = asked.atom), '') from (select \
+             coalesce((select position from outbox order by position desc limit 1), 0) as position, \
+             coalesce((select sequence from checkpoints order by sequence desc limit 1), 0) \
+             as checkpoint, \
              (select count(*) from (select 1 from dead_letters \
              where status in ('parked', 'waiting', 'retrying') limit 1) as held) as lanes, \
              (select count(*) from (select 1 from attempts limit 1) as counted) as attempts) as head \
-             left join (select idempotency_key, fingerprint, answer from answers \
-             where idempotency_key in (select atom from json_each($1))) as known on 1 = 1",
+             left join json_each($1) as asked on 1 = 1",
         )
         .bind(serde_json::to_string(keys)?)
         .fetch_all(&mut *turn)

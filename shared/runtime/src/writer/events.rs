@@ -83,6 +83,9 @@ impl<S: Service> Writer<S> {
         core.gauges.handled.add(count, core.clock.now());
         let is_there = |consumer: &Consumer| consumer.seen.anchor.position >= place;
         self.behind = !is_last || !self.consumer.as_ref().is_some_and(is_there);
+        if !self.behind {
+            self.careful_stretch_over().await?;
+        }
         Ok(Step::Did(count))
     }
 
