@@ -271,8 +271,10 @@ impl<'a, S: Service> Unit<'a, S> {
         if let Err(panic) = wanted {
             return Ok(Verdict::Failed(panic));
         }
-        // Or each command that creates something would ask for a row that cannot be there.
-        let Ok(()) = self.tables.visit(&mut Fresh(fresh_id.to_string())).await;
+        if self.tables.any_wanted() {
+            // Or each command that creates something would ask for a row that cannot be there.
+            let Ok(()) = self.tables.visit(&mut Fresh(fresh_id.to_string())).await;
+        }
         self.load().await?;
         match self.apply(message, &events, cause, &context) {
             Err(failed) => {
