@@ -526,6 +526,20 @@ mod tests {
         check_sqlite_version(&version).unwrap();
     }
 
+    /// See `.cargo/config.toml`.
+    #[tokio::test]
+    async fn the_linked_sqlite_has_no_lock_around_every_page_and_allocation() {
+        sqlx::any::install_default_drivers();
+        let mut connection = AnyConnection::connect("sqlite::memory:").await.unwrap();
+        let options: Vec<String> =
+            sqlx::query_scalar("pragma compile_options").fetch_all(&mut connection).await.unwrap();
+        let has = |name| options.iter().any(|option| option == name);
+        assert!(has("DEFAULT_MEMSTATUS=0"), "{options:?}");
+        for slow in ["ENABLE_MEMORY_MANAGEMENT", "ENABLE_STAT4", "ENABLE_API_ARMOR"] {
+            assert!(!has(slow), "{slow} is among {options:?}");
+        }
+    }
+
     #[tokio::test]
     async fn every_connection_syncs_at_every_commit() {
         let folder = tempfile::tempdir().unwrap();
