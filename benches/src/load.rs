@@ -15,6 +15,8 @@ use crate::world::World;
 
 /// What a refused client waits for.
 const PAUSE: Duration = Duration::from_millis(2);
+/// How often a client is refused in a row before the load is given up: 20 s of pauses.
+const REFUSALS: u32 = 10_000;
 
 /// Where to place orders.
 #[derive(Clone, Debug)]
@@ -174,7 +176,7 @@ async fn run_clients(
 /// Places an order; its id. Only a 201 counts: a server that is full is asked again.
 fn place(client: &mut Client, target: &Target, number: usize) -> anyhow::Result<String> {
     let (key, order) = (format!("{}-{number}", target.name), target.world.order(number));
-    loop {
+    for _ in 0..REFUSALS {
         let answer = client.post("/v1/orders", &key, &order)?;
         match answer.status {
             201 => {
@@ -185,4 +187,5 @@ fn place(client: &mut Client, target: &Target, number: usize) -> anyhow::Result<
             status => bail!("{status} {}", String::from_utf8_lossy(answer.body)),
         }
     }
+    bail!("{} refused an order {REFUSALS} times in a row with 503", target.address)
 }

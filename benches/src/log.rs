@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
+use fastrand::Rng;
 use sqlx::{AnyConnection, Connection as _};
 use uuid::{Builder, Uuid};
 use waybill_runtime::{
@@ -42,7 +43,8 @@ struct Log {
     /// Versions of the streams that go on over many orders.
     streams: HashMap<String, Version>,
     now: Timestamp,
-    random: Random,
+    /// The same in every run.
+    random: Rng,
 }
 
 struct Outbox {
@@ -106,7 +108,7 @@ impl Log {
             let connection = place.connect(service, Commits::Loose).await?;
             outboxes.insert(*service, Outbox { connection, head: Position(0) });
         }
-        let (streams, random) = (HashMap::new(), Random(1));
+        let (streams, random) = (HashMap::new(), Rng::with_seed(1));
         Ok(Self { store, hand, outboxes, streams, now, random })
     }
 
@@ -149,7 +151,7 @@ impl Log {
     }
 
     fn filling(&mut self, steps: &[Step]) -> Filling {
-        let ids = (0..template::ids(steps)).map(|_| self.random.id(self.now)).collect();
+        let ids = (0..template::ids(steps)).map(|_| id(&mut self.random, self.now)).collect();
         Filling { ids, number: String::new() }
     }
 
@@ -258,24 +260,10 @@ async fn go_on_from_here(
     Ok(connection.close().await?)
 }
 
-/// Numbers that look random and are the same in every run (splitmix64).
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// An id of that time, `UUIDv7`.
-    fn id(&mut self, time: Timestamp) -> Uuid {
-        let mut bytes = [0; 10];
-        bytes[..8].copy_from_slice(&self.next().to_le_bytes());
-        bytes[8..].copy_from_slice(&self.next().to_le_bytes()[..2]);
-        let millis = u64::try_from(time.0 / 1_000).unwrap_or(0);
-        Builder::from_unix_timestamp_millis(millis, &bytes).into_uuid()
-    }
+/// An id of that time, `UUIDv7`.
+fn id(random: &mut Rng, time: Timestamp) -> Uuid {
+    let mut bytes = [0; 10];
+    random.fill(&mut bytes);
+    let millis = u64::try_from(time.0 / 1_000).unwrap_or(0);
+    Builder::from_unix_timestamp_millis(millis, &bytes).into_uuid()
 }

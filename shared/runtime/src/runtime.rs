@@ -5,18 +5,17 @@ use std::future::Future;
 use std::num::NonZeroUsize;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{error, info, warn};
+use tracing::error;
 
-use crate::clock::{Clock, Ids, Timestamp};
+use crate::clock::{Clock, Ids};
 use crate::command::Job;
 use crate::core::Core;
-use crate::database::{Database, Dialect, FolderLock, Location, OpenError, in_time};
+use crate::database::{Database, Dialect, FolderLock, Location, OpenError};
 use crate::error::StoreError;
 use crate::event_store::EventStore;
 use crate::handle::Handle;
@@ -29,7 +28,10 @@ use crate::relay::Relay;
 use crate::roles::{self, Role};
 use crate::service::Service;
 use crate::trace::Tracer;
-use crate::writer::{Step, Writer};
+
+use loops::{Queue, Writing, relay, watch};
+
+mod loops;
 
 /// What runs in this process, and how it is stopped.
 #[derive(Debug)]
@@ -194,7 +196,7 @@ impl Runtime {
     }
 
     fn run_writer<S: Service>(&self, core: Arc<Core<S>>, jobs: mpsc::Receiver<Job<S>>) {
-        let queue = Queue { receiver: jobs, in_hand: None };
+        let queue = Queue::new(jobs);
         let jobs = Arc::new(tokio::sync::Mutex::new(queue));
         let (stopping, health) = (self.stopping.clone(), self.health.clone());
         let name = format!("{}.writer", S::NAME);
@@ -261,302 +263,5 @@ impl Runtime {
             }
             health.forget(&name);
         });
-    }
-}
-
-/// The loop of a service's writer.
-struct Writing<S: Service> {
-    name: String,
-    core: Arc<Core<S>>,
-    jobs: Arc<tokio::sync::Mutex<Queue<S>>>,
-    stopping: CancellationToken,
-    health: Health,
-}
-
-impl<S: Service> Writing<S> {
-    /// Commands first, then timers, then events; waits only when none of them had any.
-    async fn run(self) {
-        let jobs = Arc::clone(&self.jobs);
-        let mut jobs = jobs.lock().await;
-        let mut writer = Writer::new(Arc::clone(&self.core));
-        let run = self.core.ids.next().to_string();
-        let growth = self.core.event_store.growth_of(S::HEARS);
-        let mut backoff = Backoff::default();
-        let mut retries = true;
-        let mut looked_at = Timestamp(0);
-        let mut pruned_at = self.core.clock.now();
-        while let Err(trouble) = in_time(limits::STEP, writer.start(&run)).await {
-            self.note(&trouble);
-            if self.stopping.is_cancelled() {
-                return;
-            }
-            self.refuse_while(&mut writer, &mut jobs, backoff.longer()).await;
-        }
-        backoff.reset();
-        while !self.stopping.is_cancelled() {
-            // However busy: what an operator or another replica brought about is not always told.
-            let look = retries || looked_at.is_long_ago(limits::POLL, self.core.clock.now());
-            if look {
-                looked_at = self.core.clock.now();
-                self.prune(&mut writer, &mut pruned_at).await;
-            }
-            let news = growth.take() || look || writer.is_behind();
-            let did = self.round(&mut writer, &mut jobs, Look { everywhere: look, news }).await;
-            retries = false;
-            match did {
-                Ok(Step::Did(_)) => {
-                    self.health.good(&self.name);
-                    backoff.reset();
-                }
-                Ok(Step::Idle) => {
-                    self.health.good(&self.name);
-                    backoff.reset();
-                    let now = self.core.clock.now();
-                    let timer = writer.next_due().map(|due| due.since(now));
-                    let wait = timer.unwrap_or(limits::POLL).min(limits::POLL);
-                    tokio::select! {
-                        biased;
-                        () = self.stopping.cancelled() => {}
-                        () = self.core.retry.notified() => retries = true,
-                        () = jobs.arrived() => {}
-                        () = growth.arrived() => {}
-                        () = tokio::time::sleep(wait) => retries = true,
-                    }
-                }
-                Err(trouble) => {
-                    self.note(&trouble);
-                    retries = true;
-                    self.refuse_while(&mut writer, &mut jobs, backoff.longer()).await;
-                }
-            }
-        }
-        self.drain(&mut writer, &mut jobs, &run).await;
-    }
-
-    /// One step of each kind that there may be something for.
-    async fn round(
-        &self,
-        writer: &mut Writer<S>,
-        jobs: &mut Queue<S>,
-        look: Look,
-    ) -> Result<Step, StoreError> {
-        let mut round = Round { idle: true, trouble: None };
-        let waiting = jobs.take(limits::UNIT_WHILE_COMMANDS_WAIT.min(self.core.batch));
-        // Where commands came just now, the next ones will not be long.
-        let commands_wait = !waiting.is_empty();
-        if commands_wait {
-            round.heed(in_time(limits::STEP, writer.step_commands(waiting)).await)?;
-        }
-        let size = writer.unit_size(commands_wait || !jobs.is_empty());
-        if look.everywhere || writer.next_due().is_some_and(|due| due <= self.core.clock.now()) {
-            round.heed(in_time(limits::STEP, writer.step_timers(size)).await)?;
-        }
-        if look.everywhere {
-            round.heed(in_time(limits::STEP, writer.step_retries(size)).await)?;
-        }
-        if look.news {
-            round.heed(in_time(limits::STEP, writer.step_events(size)).await)?;
-        }
-        match round {
-            Round { trouble: Some(trouble), .. } => Err(trouble),
-            Round { idle: true, .. } => Ok(Step::Idle),
-            Round { idle: false, .. } => Ok(Step::Did(1)),
-        }
-    }
-
-    /// Forgets old answers now and then, a bounded number at a time until there are no more.
-    async fn prune(&self, writer: &mut Writer<S>, pruned_at: &mut Timestamp) {
-        let now = self.core.clock.now();
-        if !pruned_at.is_long_ago(limits::PRUNE_EVERY, now) {
-            return;
-        }
-        match in_time(limits::STEP, writer.step_prune()).await {
-            Ok(Step::Did(_)) => {}
-            Ok(Step::Idle) => *pruned_at = now,
-            Err(trouble) => self.note(&trouble),
-        }
-    }
-
-    /// Waits, and meanwhile goes on trying commands, so that their callers hear soon.
-    async fn refuse_while(&self, writer: &mut Writer<S>, jobs: &mut Queue<S>, pause: Duration) {
-        tokio::select! {
-            () = self.stopping.cancelled() => {}
-            () = tokio::time::sleep(pause) => {}
-            () = jobs.arrived() => {}
-        }
-        let waiting = jobs.take(limits::UNIT_WHILE_COMMANDS_WAIT.min(self.core.batch));
-        if !waiting.is_empty()
-            && let Err(trouble) = in_time(limits::STEP, writer.step_commands(waiting)).await
-        {
-            self.note(&trouble);
-        }
-    }
-
-    /// Carries out what is still in the queue, then saves how far was read.
-    async fn drain(&self, writer: &mut Writer<S>, jobs: &mut Queue<S>, run: &str) {
-        jobs.receiver.close();
-        loop {
-            let waiting = jobs.take(self.core.batch);
-            if waiting.is_empty() {
-                break;
-            }
-            if let Err(trouble) = in_time(limits::STEP, writer.step_commands(waiting)).await {
-                self.note(&trouble);
-            }
-        }
-        match in_time(limits::STEP, writer.stop(run)).await {
-            Ok(()) => info!(name = self.name, "stopped"),
-            Err(trouble) => {
-                warn!(name = self.name, %trouble, "stopped without saving how far it was");
-            }
-        }
-    }
-
-    fn note(&self, trouble: &StoreError) {
-        warn!(name = self.name, %trouble, "a step failed");
-        measure::step_failed(&self.name);
-        self.health.bad(&self.name, trouble.to_string());
-    }
-}
-
-/// Where a round looks.
-#[derive(Clone, Copy, Debug)]
-struct Look {
-    /// Also for what nothing announces.
-    everywhere: bool,
-    /// For events.
-    news: bool,
-}
-
-/// What the steps of a round came to.
-struct Round {
-    idle: bool,
-    trouble: Option<StoreError>,
-}
-
-impl Round {
-    /// Only a database that does not answer ends a round: other trouble of one step is told after
-    /// it, and holds the other steps back no longer than that.
-    fn heed(&mut self, did: Result<Step, StoreError>) -> Result<(), StoreError> {
-        match did {
-            Ok(step) => self.idle &= step == Step::Idle,
-            Err(trouble) if trouble.is_passing() => return Err(trouble),
-            Err(trouble) => {
-                self.trouble.get_or_insert(trouble);
-            }
-        }
-        Ok(())
-    }
-}
-
-/// The queue of commands, of which one may be in hand already.
-#[derive(Debug)]
-struct Queue<S: Service> {
-    receiver: mpsc::Receiver<Job<S>>,
-    in_hand: Option<Job<S>>,
-}
-
-impl<S: Service> Queue<S> {
-    /// Takes those that wait, at most so many.
-    fn take(&mut self, most: usize) -> Vec<Job<S>> {
-        let mut taken: Vec<Job<S>> = self.in_hand.take().into_iter().collect();
-        while taken.len() < most
-            && let Ok(job) = self.receiver.try_recv()
-        {
-            taken.push(job);
-        }
-        taken
-    }
-
-    fn is_empty(&self) -> bool {
-        self.in_hand.is_none() && self.receiver.is_empty()
-    }
-
-    /// Returns when a command waits.
-    async fn arrived(&mut self) {
-        if self.in_hand.is_none() {
-            self.in_hand = self.receiver.recv().await;
-        }
-        if self.in_hand.is_none() {
-            // Nobody is left who could send one.
-            std::future::pending::<()>().await;
-        }
-    }
-}
-
-/// The loop of a service's relay.
-async fn relay<S: Service>(
-    name: String,
-    core: Arc<Core<S>>,
-    drained: CancellationToken,
-    health: Health,
-) {
-    let mut relay = Relay::new(Arc::clone(&core));
-    let mut backoff = Backoff::default();
-    loop {
-        let ending = drained.is_cancelled();
-        let pause = match in_time(limits::STEP, relay.step()).await {
-            Ok(_) => {
-                health.good(&name);
-                backoff.reset();
-                if relay.is_behind() {
-                    continue;
-                }
-                limits::POLL
-            }
-            Err(trouble) => {
-                warn!(name, %trouble, "a step failed");
-                measure::step_failed(&name);
-                health.bad(&name, trouble.to_string());
-                backoff.longer()
-            }
-        };
-        if ending {
-            return;
-        }
-        tokio::select! {
-            () = drained.cancelled() => {}
-            () = core.outbox_grew.notified() => {}
-            () = tokio::time::sleep(pause) => {}
-        }
-    }
-}
-
-/// The loop that looks at the event store.
-async fn watch(name: String, store: EventStore, drained: CancellationToken, health: Health) {
-    while !drained.is_cancelled() {
-        match store.head().await {
-            Ok(head) => {
-                store.announce(head);
-                health.good(&name);
-            }
-            Err(trouble) => {
-                warn!(name, %trouble, "the event store cannot be read");
-                health.bad(&name, trouble.to_string());
-            }
-        }
-        drained.run_until_cancelled(tokio::time::sleep(limits::POLL)).await;
-    }
-}
-
-/// Pauses that grow while trouble lasts.
-#[derive(Debug)]
-struct Backoff(Duration);
-
-impl Default for Backoff {
-    fn default() -> Self {
-        Self(limits::BACKOFF_FIRST)
-    }
-}
-
-impl Backoff {
-    fn longer(&mut self) -> Duration {
-        let pause = self.0;
-        self.0 = (pause * 2).min(limits::BACKOFF_LONGEST);
-        pause
-    }
-
-    fn reset(&mut self) {
-        *self = Self::default();
     }
 }

@@ -115,6 +115,14 @@ struct Draft {
     span: Option<usize>,
 }
 
+/// A stream to which a unit adds.
+struct Growing {
+    /// How many events the unit has added.
+    version: Version,
+    /// The id of the stream's first event.
+    first: String,
+}
+
 /// What follows from one message.
 #[derive(Default)]
 struct Following {
@@ -410,21 +418,26 @@ impl<'a, S: Service> Unit<'a, S> {
             .iter()
             .filter(|draft| draft.order.is_none() && draft.cause.correlation.is_none());
         let by_stream = by_stream.map(|draft| draft.stream.as_str()).collect();
-        let mut firsts = outbox::first_events(&mut self.turn, &by_stream).await?;
-        let mut versions = HashMap::<String, Version>::new();
+        let firsts = outbox::first_events(&mut self.turn, &by_stream).await?;
+        let mut streams = HashMap::<String, Growing>::new();
         let mut events = Vec::with_capacity(drafts.len());
         let mut correlations = HashMap::with_capacity(drafts.len());
         let mut told = None;
         for (draft, position) in drafts.into_iter().zip(self.head.0 + 1..) {
-            let version = versions.entry(draft.stream.clone()).or_default();
-            version.0 += 1;
             let id = draft.id.to_string();
-            let first = firsts.entry(draft.stream.clone()).or_insert_with(|| id.clone());
+            let stream = match streams.get_mut(&draft.stream) {
+                Some(known) => known,
+                None => streams.entry(draft.stream.clone()).or_insert_with(|| Growing {
+                    version: Version::default(),
+                    first: firsts.get(&draft.stream).unwrap_or(&id).clone(),
+                }),
+            };
+            stream.version.0 += 1;
             let is_command = draft.cause.correlation.is_none();
             let correlation = match (draft.order, draft.cause.correlation) {
                 (Some(order), _) => order.to_string(),
                 (None, Some(inherited)) => inherited,
-                (None, None) => first.clone(),
+                (None, None) => stream.first.clone(),
             };
             if let Some(span) = draft.span.and_then(|index| self.spans.get_mut(index)) {
                 // A command does not say what it belongs to; its first event does.
@@ -440,7 +453,7 @@ impl<'a, S: Service> Unit<'a, S> {
                 source: S::NAME.to_owned(),
                 kind: draft.kind.to_owned(),
                 schema: draft.schema,
-                version: *version,
+                version: stream.version,
                 stream: draft.stream,
                 time: self.began,
                 correlation,

@@ -14,7 +14,6 @@ mod retries;
 mod spans;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tracing::warn;
 
@@ -140,16 +139,18 @@ impl<S: Service> Writer<S> {
         })
     }
 
-    /// Fits the size of units that make commands wait to how long they hold their turns.
-    fn fit(&mut self, held: Duration, messages: usize) {
-        self.unit_size = if held > limits::LONG_TURN {
+    /// Tells what a unit did that made commands wait, and fits the size of the next such to how long
+    /// it held its turn.
+    fn committed_beside_commands(&mut self, committed: &Committed, messages: usize) {
+        self.unit_size = if committed.turn_held > limits::LONG_TURN {
             (messages / 2).max(limits::UNIT_MESSAGES_MIN).min(self.unit_size)
         } else {
             (self.unit_size * 2).min(self.core.batch)
         };
+        self.committed(committed, messages);
     }
 
-    /// Tells what was done.
+    /// Tells what a unit did.
     fn committed(&mut self, committed: &Committed, messages: usize) {
         if let Some(due) = committed.next_due {
             self.next_due = Some(self.next_due.map_or(due, |known| known.min(due)));

@@ -71,8 +71,7 @@ impl<S: Service> Writer<S> {
             closing.settled_attempts = due.iter().map(StoredTimer::id).collect();
         }
         let committed = unit.commit(closing).await?;
-        self.fit(committed.turn_held, due.len());
-        self.committed(&committed, due.len());
+        self.committed_beside_commands(&committed, due.len());
         Ok(())
     }
 

@@ -236,8 +236,7 @@ impl<S: Service> Writer<S> {
         consumer.saved_at = self.core.clock.now();
         self.core.gauges.consumed.set(consumer.seen.anchor.position.0);
         self.consumer = Some(consumer);
-        self.fit(committed.turn_held, events.len());
-        self.committed(&committed, events.len());
+        self.committed_beside_commands(&committed, events.len());
         Ok(())
     }
 
