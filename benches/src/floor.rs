@@ -120,7 +120,7 @@ fn insert(table: &str, columns: &[(String, bool)]) -> String {
         })
         .collect();
     format!(
-        "insert into {table} ({}) select {} from json_each($1)",
+        "insert into {table} ({}) select {} from jsonb_each($1)",
         names.join(", "),
         values.join(", ")
     )

@@ -223,7 +223,7 @@ async fn insert(connection: &mut AnyConnection, events: &[&OutboxEvent]) -> anyh
          select cast(value -> 0 ->> 0 as bigint), value -> 0 ->> 1, value -> 0 ->> 2, \
          cast(value -> 0 ->> 3 as bigint), value -> 0 ->> 4, cast(value -> 0 ->> 5 as bigint), \
          cast(value -> 1 ->> 0 as bigint), value -> 1 ->> 1, value -> 1 ->> 2, value -> 1 ->> 3, \
-         value ->> 2, value ->> 3 from json_each($1)",
+         value ->> 2, value ->> 3 from jsonb_each($1)",
     )
     .bind(serde_json::to_string(&rows)?)
     .execute(connection)

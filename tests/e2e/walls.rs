@@ -169,7 +169,7 @@ async fn a_role_may_do_what_its_service_does_and_nothing_else() {
             let own = schema == role;
             let reads = own || schema == "event_store";
             for (sql, expected) in [
-                (format!("select * from \"{schema}\".json_each('[]')"), reads),
+                (format!("select * from \"{schema}\".jsonb_each(text '[]')"), reads),
                 (format!("create table \"{schema}\".mine (id bigint)"), false),
                 (
                     format!(

@@ -59,7 +59,7 @@ pub(crate) fn store(
     writes.add(
         "insert into answers (idempotency_key, fingerprint, answer, stored_at) \
          select value ->> 0, value ->> 1, value ->> 2, cast(value ->> 3 as bigint) \
-         from json_each($1)",
+         from jsonb_each($1)",
         &rows,
     )?;
     Ok(())

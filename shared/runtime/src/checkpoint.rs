@@ -61,7 +61,7 @@ pub(crate) fn insert(
     writes.add(
         "insert into checkpoints (sequence, log_id, position, event_id, chain, sources, saved_at) \
          select cast(value ->> 0 as bigint), value ->> 1, cast(value ->> 2 as bigint), \
-         value ->> 3, value ->> 4, value ->> 5, cast(value ->> 6 as bigint) from json_each($1)",
+         value ->> 3, value ->> 4, value ->> 5, cast(value ->> 6 as bigint) from jsonb_each($1)",
         &[(
             next.sequence,
             &anchor.log_id,
@@ -79,7 +79,7 @@ pub(crate) fn insert(
         let old: Vec<i64> = (last - limits::CHECKPOINTS_KEPT + 1..=last).collect();
         writes.add(
             "delete from checkpoints where sequence in \
-             (select cast(atom as bigint) from json_each($1))",
+             (select cast(atom as bigint) from jsonb_each($1))",
             &old,
         )?;
     }

@@ -136,7 +136,7 @@ pub(crate) async fn held(
     let rows: Vec<(String, i64)> = sqlx::query_as(
         "select lane, cast(max(case when status = 'parked' then 1 else 0 end) as bigint) \
          from dead_letters where status in ('parked', 'waiting', 'retrying') \
-         and lane in (select atom from json_each($1)) group by lane",
+         and lane in (select atom from jsonb_each($1)) group by lane",
     )
     .bind(serde_json::to_string(lanes)?)
     .fetch_all(connection)
@@ -171,7 +171,7 @@ pub(crate) async fn still_retrying(
 ) -> Result<Vec<String>, StoreError> {
     Ok(sqlx::query_scalar(
         "select id from dead_letters where status = 'retrying' \
-         and id in (select atom from json_each($1))",
+         and id in (select atom from jsonb_each($1))",
     )
     .bind(serde_json::to_string(ids)?)
     .fetch_all(connection)
@@ -190,7 +190,7 @@ pub(crate) async fn close(
     if !closing.stopped_lanes.is_empty() {
         sqlx::query(
             "update dead_letters set status = 'waiting', changed_at = $1 \
-             where status = 'retrying' and lane in (select atom from json_each($2))",
+             where status = 'retrying' and lane in (select atom from jsonb_each($2))",
         )
         .bind(now.0)
         .bind(serde_json::to_string(&closing.stopped_lanes)?)
@@ -201,7 +201,7 @@ pub(crate) async fn close(
         insert(connection, &closing.parked, now).await?;
     }
     if !closing.settled_attempts.is_empty() {
-        sqlx::query("delete from attempts where message_id in (select atom from json_each($1))")
+        sqlx::query("delete from attempts where message_id in (select atom from jsonb_each($1))")
             .bind(serde_json::to_string(&closing.settled_attempts)?)
             .execute(&mut *connection)
             .await?;
@@ -229,7 +229,7 @@ async fn insert(
          select value -> 0 ->> 0, value -> 0 ->> 1, value -> 0 ->> 2, \
          cast(value -> 0 ->> 3 as bigint), value ->> 1, value ->> 2, \
          cast(value ->> 3 as bigint), cast(value ->> 4 as bigint), \
-         cast(value ->> 4 as bigint), value ->> 5 from json_each($1) where true \
+         cast(value ->> 4 as bigint), value ->> 5 from jsonb_each($1) where true \
          on conflict (id) do update set status = excluded.status, cause = excluded.cause, \
          attempts = excluded.attempts, changed_at = excluded.changed_at",
     )
@@ -247,7 +247,7 @@ async fn set_status(
 ) -> Result<(), StoreError> {
     sqlx::query(
         "update dead_letters set status = $1, changed_at = $2 \
-         where id in (select atom from json_each($3))",
+         where id in (select atom from jsonb_each($3))",
     )
     .bind(status.as_str())
     .bind(now.0)
@@ -343,7 +343,7 @@ pub(crate) async fn count_first_attempts(
 ) -> Result<bool, StoreError> {
     let ids = serde_json::to_string(message_ids)?;
     let counted: i64 = sqlx::query_scalar(
-        "select count(*) from attempts where message_id in (select atom from json_each($1))",
+        "select count(*) from attempts where message_id in (select atom from jsonb_each($1))",
     )
     .bind(ids.clone())
     .fetch_one(&mut *connection)
@@ -351,7 +351,7 @@ pub(crate) async fn count_first_attempts(
     if counted > 0 {
         return Ok(false);
     }
-    sqlx::query("insert into attempts (message_id, number) select atom, 1 from json_each($1)")
+    sqlx::query("insert into attempts (message_id, number) select atom, 1 from jsonb_each($1)")
         .bind(ids)
         .execute(connection)
         .await?;

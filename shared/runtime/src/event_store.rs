@@ -258,7 +258,7 @@ impl EventStore {
              cast(value ->> 2 as bigint), value ->> 3, value ->> 4, value ->> 5, value ->> 6, \
              cast(value ->> 7 as bigint), value ->> 8, cast(value ->> 9 as bigint), \
              cast(value ->> 10 as bigint), value ->> 11, value ->> 12, value ->> 13, value ->> 14, \
-             value ->> 15 from json_each($1)"
+             value ->> 15 from jsonb_each($1)"
         ))
         .bind(serde_json::to_string(&rows)?)
         .execute(&mut *turn)
@@ -321,7 +321,7 @@ impl EventStore {
             ", (select max(id) from log) from event where position >= $1 and position <= $2 and (position = $1 \
              or position = (select position from event where position <= $2 \
              order by position desc limit 1) \
-             or type in (select atom from json_each($3))) order by position limit $4"
+             or type in (select atom from jsonb_each($3))) order by position limit $4"
         ))
         .bind(after.0)
         .bind(furthest.0)

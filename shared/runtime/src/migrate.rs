@@ -74,6 +74,11 @@ const POSTGRES: Migration = Migration {
     name: "postgres",
     sql: include_str!("../../../migrations/postgres/0001_postgres.sql"),
 };
+const POSTGRES_ROWS: Migration = Migration {
+    version: 2,
+    name: "rows of jsonb",
+    sql: include_str!("../../../migrations/postgres/0005_rows_of_jsonb.sql"),
+};
 const POSTGRES_EVENT_STORE: Migration = Migration {
     version: 3001,
     name: "append only",
@@ -101,6 +106,7 @@ pub(crate) fn of_event_store(dialect: Dialect) -> Vec<Migration> {
         Dialect::Postgres => {
             vec![
                 POSTGRES,
+                POSTGRES_ROWS,
                 EVENT_STORE,
                 POSTGRES_EVENT_STORE,
                 POSTGRES_EVENT_STORE_VIEWS,
@@ -119,7 +125,7 @@ pub(crate) fn of_service(
     let mut all = vec![RUNTIME];
     all.extend_from_slice(own);
     if dialect == Dialect::Postgres {
-        all.push(POSTGRES);
+        all.extend([POSTGRES, POSTGRES_ROWS]);
         all.extend_from_slice(postgres);
     }
     all

@@ -32,7 +32,7 @@ pub(crate) fn insert(writes: &mut Writes, events: &[OutboxEvent]) -> Result<(), 
              cast(value ->> 3 as bigint), value ->> 4, cast(value ->> 5 as bigint) + coalesce( \
              (select max(stream_version) from outbox where stream = value ->> 4), 0), \
              cast(value ->> 6 as bigint), value ->> 7, value ->> 8, value ->> 9, value ->> 10, \
-             value ->> 11 from json_each($1)"
+             value ->> 11 from jsonb_each($1)"
         ),
         &rows,
     )?;
@@ -50,7 +50,7 @@ pub(crate) async fn first_events(
     let rows: Vec<(String, String)> = sqlx::query_as(
         "select atom, \
          coalesce((select id from outbox where stream = atom and stream_version = 1), '') \
-         from json_each($1)",
+         from jsonb_each($1)",
     )
     .bind(serde_json::to_string(streams)?)
     .fetch_all(connection)

@@ -352,14 +352,14 @@ macro_rules! row {
             const LOAD: &'static str = concat!(
                 "select ", stringify!($key), ", ", $( stringify!($field), ", ", )* "version",
                 " from ", stringify!($table),
-                " where ", stringify!($key), " in (select atom from json_each($1))",
+                " where ", stringify!($key), " in (select atom from jsonb_each($1))",
             );
             const SAVE: &'static str = concat!(
                 "insert into ", stringify!($table),
                 " (", stringify!($key), ", ", $( stringify!($field), ", ", )* "version)",
                 " select ", $crate::row!(@cells
                     [0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19] $key_kind $($kind)* bigint),
-                " from json_each($1) where true",
+                " from jsonb_each($1) where true",
                 " on conflict (", stringify!($key), ") do update set ",
                 $( stringify!($field), " = excluded.", stringify!($field), ", ", )*
                 "version = excluded.version",

@@ -28,7 +28,7 @@ pub(crate) async fn begin(
 
 /// Notes that runs have ended, or are done with.
 pub(crate) async fn end(connection: &mut AnyConnection, runs: &[String]) -> Result<(), StoreError> {
-    sqlx::query("delete from runs where id in (select atom from json_each($1))")
+    sqlx::query("delete from runs where id in (select atom from jsonb_each($1))")
         .bind(serde_json::to_string(runs)?)
         .execute(connection)
         .await?;

@@ -98,7 +98,7 @@ pub(crate) async fn still_set(
     let keys: Vec<&str> = timers.iter().map(|timer| timer.key.as_str()).collect();
     let ids: Vec<String> = sqlx::query_scalar(
         "select event_id || '.' || timer_key from timers \
-         where timer_key in (select atom from json_each($1))",
+         where timer_key in (select atom from jsonb_each($1))",
     )
     .bind(serde_json::to_string(&keys)?)
     .fetch_all(connection)
@@ -118,7 +118,7 @@ pub(crate) async fn settle_attempts(
     let keys: Vec<&String> = changes.keys().collect();
     sqlx::query(
         "delete from attempts where message_id in (select event_id || '.' || timer_key \
-         from timers where timer_key in (select atom from json_each($1)))",
+         from timers where timer_key in (select atom from jsonb_each($1)))",
     )
     .bind(serde_json::to_string(&keys)?)
     .execute(connection)
@@ -134,7 +134,7 @@ pub(crate) fn change(
     let cleared: Vec<&String> =
         changes.iter().filter(|(_, timer)| timer.is_none()).map(|(key, _)| key).collect();
     writes
-        .add("delete from timers where timer_key in (select atom from json_each($1))", &cleared)?;
+        .add("delete from timers where timer_key in (select atom from jsonb_each($1))", &cleared)?;
     let set: Vec<_> = changes
         .values()
         .flatten()
@@ -143,7 +143,7 @@ pub(crate) fn change(
     writes.add(
         "insert into timers (timer_key, due_at, payload, event_id, correlation_id, traceparent) \
          select value ->> 0, cast(value ->> 1 as bigint), value ->> 2, value ->> 3, \
-         value ->> 4, value ->> 5 from json_each($1) where true \
+         value ->> 4, value ->> 5 from jsonb_each($1) where true \
          on conflict (timer_key) do update set due_at = excluded.due_at, \
          payload = excluded.payload, event_id = excluded.event_id, \
          correlation_id = excluded.correlation_id, traceparent = excluded.traceparent",

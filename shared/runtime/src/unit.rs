@@ -156,7 +156,7 @@ impl<'a, S: Service> Unit<'a, S> {
              (select count(*) from (select 1 from dead_letters \
              where status in ('parked', 'waiting', 'retrying') limit 1) as held) as lanes, \
              (select count(*) from (select 1 from attempts limit 1) as counted) as attempts) as head \
-             left join json_each($1) as asked on 1 = 1",
+             left join jsonb_each($1) as asked on 1 = 1",
         )
         .bind(serde_json::to_string(keys)?)
         .fetch_all(&mut *turn)

@@ -53,18 +53,18 @@ mod tests {
     #[test]
     fn statements_become_one_with_a_parameter_each() {
         let mut writes = Writes::default();
-        writes.add("insert into a select value from json_each($1)", &["x"]).expect("JSON");
+        writes.add("insert into a select value from jsonb_each($1)", &["x"]).expect("JSON");
         writes
-            .add("delete from b where key in (select atom from json_each($1))", &[0; 0])
+            .add("delete from b where key in (select atom from jsonb_each($1))", &[0; 0])
             .expect("JSON");
         writes
-            .add("delete from c where key in (select atom from json_each($1))", &[1, 2])
+            .add("delete from c where key in (select atom from jsonb_each($1))", &[1, 2])
             .expect("JSON");
         let (statement, rows) = writes.at_once().expect("statements");
         assert_eq!(
             statement,
-            "with part_1 as (insert into a select value from json_each($1)) \
-             delete from c where key in (select atom from json_each($2))"
+            "with part_1 as (insert into a select value from jsonb_each($1)) \
+             delete from c where key in (select atom from jsonb_each($2))"
         );
         assert_eq!(rows, ["[\"x\"]", "[1,2]"]);
     }
