@@ -27,7 +27,10 @@ const ENDS: usize = 3 + 1;
 
 /// How many processes may pass a point by, because they had nothing to do there.
 const TRIES: usize = 10;
-/// How long each of them has.
+/// How often a process is told to end until it meets a place on its way: a consumer saves where it
+/// is only if it has just heard something without an effect, which is so at one end in a few.
+const STOPS: usize = 60;
+/// How long each of the others has.
 const SOON: Duration = Duration::from_secs(5);
 
 /// How a process comes to a point.
@@ -199,7 +202,7 @@ impl Drill {
     }
 
     async fn dies_at_its_end(&mut self, place: &str) {
-        for _ in 0..TRIES {
+        for _ in 0..STOPS {
             self.revives(place).await;
             let Trial { stack, load, .. } = &mut self.trial;
             let enough = load.answers() + 5;

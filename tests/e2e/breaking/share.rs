@@ -7,7 +7,7 @@ use crate::support::{Stopwatch, variable};
 /// Minutes of a run unless `WAYBILL_TEST_MINUTES` says otherwise.
 const MINUTES: u64 = 15;
 /// What all cases take that do not repeat themselves, and the checks of the others.
-const FIXED: Duration = Duration::from_mins(10);
+const FIXED: Duration = Duration::from_mins(12);
 /// What both databases take more in a run in which snapshots are held for long.
 const LONG_SNAPSHOTS: Duration = Duration::from_mins(24);
 /// The minutes of such a run at least.
