@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 use crate::checkpoint::{self, Checkpoint};
 use crate::clock::Clock;
-use crate::database::{Database, Location, OpenError};
+use crate::database::{Database, Location, OpenError, Turn};
 use crate::error::StoreError;
 use crate::event::{Envelope, Event, Position, Recorded};
 use crate::event_store::Anchor;
@@ -41,31 +41,40 @@ pub async fn rebuild<S: Service>(
     S::Tables::default().visit(&mut Clear(&mut turn)).await?;
     timers::clear(&mut turn).await?;
     let total = outbox::head(&mut turn).await?;
+    // Nobody adds to the outbox while the turn is held, so what follows is read beside what is
+    // written.
+    let mut reader = database.reader().await.map_err(StoreError::from)?;
     let mut position = Position(0);
-    loop {
-        let page = outbox::page(&mut turn, S::NAME, position.next(), limits::FOLD_PAGE).await?;
-        let Some(last) = page.last() else { break };
+    let mut page = outbox::page(&mut reader, S::NAME, Position(1), limits::FOLD_PAGE).await?;
+    while let Some(last) = page.last() {
         position = last.position;
-        let mut tables = S::Tables::default();
-        let mut fold = TimerFold::default();
-        let events = page.iter().map(decode::<S>).collect::<Result<Vec<_>, _>>()?;
-        for event in &events {
-            tables.want_changed(event);
-        }
-        tables.visit(&mut Load(&mut turn)).await?;
-        for (event, stored) in events.iter().zip(&page) {
-            tables.evolve(&recorded(event, stored));
-            fold.take::<S>(event, &stored.envelope)?;
-        }
-        let mut writes = Writes::default();
-        tables.visit(&mut Save { writes: &mut writes, changed: Vec::new() }).await?;
-        timers::change(&mut writes, &fold.0)?;
-        turn.write(writes).await.map_err(StoreError::from)?;
+        let next = outbox::page(&mut reader, S::NAME, position.next(), limits::FOLD_PAGE);
+        page = tokio::try_join!(next, replay::<S>(&mut turn, &page))?.0;
         progress(position.0, total.0);
     }
+    reader.give_back();
     turn.commit().await.map_err(StoreError::from)?;
     database.close().await;
     Ok(position.0)
+}
+
+/// Folds a page into the tables and timers.
+async fn replay<S: Service>(turn: &mut Turn, page: &[OutboxEvent]) -> Result<(), StoreError> {
+    let mut tables = S::Tables::default();
+    let mut fold = TimerFold::default();
+    let events = page.iter().map(decode::<S>).collect::<Result<Vec<_>, _>>()?;
+    for event in &events {
+        tables.want_changed(event);
+    }
+    tables.visit(&mut Load(turn)).await?;
+    for (event, stored) in events.iter().zip(page) {
+        tables.evolve(&recorded(event, stored));
+        fold.take::<S>(event, &stored.envelope)?;
+    }
+    let mut writes = Writes::default();
+    tables.visit(&mut Save { writes: &mut writes, changed: Vec::new() }).await?;
+    timers::change(&mut writes, &fold.0)?;
+    Ok(turn.write(writes).await?)
 }
 
 /// Sends a service's consumer back to the beginning of the event store.

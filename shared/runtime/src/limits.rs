@@ -18,6 +18,8 @@ pub const UNIT_MESSAGES_MIN: usize = 10;
 pub const LOG_WINDOW_FACTOR: usize = 4;
 /// Events or rows that a fold (rebuild, verify) holds at once.
 pub const FOLD_PAGE: usize = 2_000;
+/// Pages that wait for whoever works on them while further ones are read.
+pub const PAGES_AHEAD: usize = 2;
 /// Events that one audit answer may hold for one order.
 pub const HISTORY_EVENTS: usize = 2_000;
 /// Items of one page over HTTP.
