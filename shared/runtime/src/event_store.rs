@@ -129,7 +129,7 @@ macro_rules! stored_event {
 
 mod find;
 
-pub use find::Filter;
+pub use find::{Filter, Pages};
 
 impl EventStore {
     /// Opens the event store, creating it where it may.

@@ -67,7 +67,7 @@ pub use database::{Database, Dialect, FolderLock, LEAST_SQLITE, Location, OpenEr
 pub use dead_letters::{DeadLetter, DeadLetterStatus, Settled};
 pub use error::{Divergence, StoreError};
 pub use event::{DecodeError, Envelope, Event, EventId, Position, Recorded, Version};
-pub use event_store::{Anchor, Appended, Cursor, EventStore, Filter, StoredEvent};
+pub use event_store::{Anchor, Appended, Cursor, EventStore, Filter, Pages, StoredEvent};
 pub use handle::{Handle, Progress, Readings};
 pub use health::{Health, LoopHealth};
 pub use measure::describe_metrics;

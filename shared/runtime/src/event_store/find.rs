@@ -1,5 +1,7 @@
 //! Which events there are of one order, stream, type or service.
 
+use tokio::sync::mpsc;
+
 use crate::database::in_time;
 use crate::envelope_columns::envelope_columns;
 use crate::error::StoreError;
@@ -33,6 +35,47 @@ impl EventStore {
             rows.iter().map(read).collect()
         })
         .await
+    }
+
+    /// All events that fit the filter, in its direction and in pages of at most `size`.
+    ///
+    /// The next pages are read while the caller is at work on one.
+    pub fn pages(&self, mut filter: Filter, size: usize) -> Pages {
+        let (pages, arriving) = mpsc::channel(limits::PAGES_AHEAD);
+        let store = self.clone();
+        tokio::spawn(async move {
+            loop {
+                let page = store.find(&filter, size).await;
+                let last = page.as_ref().ok().and_then(|page| page.last());
+                let Some(last) = last.map(|event| event.position) else {
+                    if page.is_err() {
+                        // Nobody is there to hear it only if nobody wants it any more.
+                        let _ = pages.send(page).await;
+                    }
+                    return;
+                };
+                if filter.newest_first {
+                    filter.before = last;
+                } else {
+                    filter.after = last;
+                }
+                if pages.send(page).await.is_err() {
+                    return;
+                }
+            }
+        });
+        Pages(arriving)
+    }
+}
+
+/// Events page by page, read ahead.
+#[derive(Debug)]
+pub struct Pages(mpsc::Receiver<Result<Vec<StoredEvent>, StoreError>>);
+
+impl Pages {
+    /// The next page; nothing at the end. After an error nothing follows.
+    pub async fn next(&mut self) -> Result<Option<Vec<StoredEvent>>, StoreError> {
+        self.0.recv().await.transpose()
     }
 }
 

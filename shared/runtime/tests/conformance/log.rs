@@ -19,6 +19,7 @@ on_both!(
     a_reader_skips_nothing_while_commits_are_slow_and_some_roll_back,
     an_append_that_does_not_begin_right_after_the_last_writes_nothing,
     a_relay_that_wakes_late_changes_nothing,
+    pages_hold_every_event_that_fits_once_in_their_direction,
     recorded_at_never_decreases_when_the_clock_goes_back,
     data_is_kept_to_the_byte,
 );
@@ -198,6 +199,28 @@ async fn a_relay_that_wakes_late_changes_nothing(house: House) {
 
 async fn everything(house: &House) -> Vec<StoredEvent> {
     house.event_store().await.find(&Filter::default(), 1_000).await.unwrap()
+}
+
+async fn pages_hold_every_event_that_fits_once_in_their_direction(house: House) {
+    let store = house.event_store().await;
+    let events: Vec<_> = (1..=25).map(|p| outbox_event("a", p, "{}")).collect();
+    store.append(&events).await.unwrap();
+    for size in [1, 5, 24, 25, 26] {
+        for newest_first in [false, true] {
+            let filter = Filter { after: Position(3), newest_first, ..Filter::default() };
+            let mut pages = store.pages(filter, size);
+            let mut read = Vec::new();
+            while let Some(page) = pages.next().await.unwrap() {
+                assert!((1..=size).contains(&page.len()), "{} of {size}", page.len());
+                read.extend(page.into_iter().map(|event| event.position.0));
+            }
+            let mut expected: Vec<i64> = (4..=25).collect();
+            if newest_first {
+                expected.reverse();
+            }
+            assert_eq!(read, expected);
+        }
+    }
 }
 
 async fn recorded_at_never_decreases_when_the_clock_goes_back(house: House) {
