@@ -14,8 +14,8 @@ const CLIENTS: [(usize, &str); 3] = [(1, "one"), (32, "some"), (128, "many")];
 
 pub(crate) async fn measure(bench: &Bench, kind: Kind) -> anyhow::Result<Vec<Figure>> {
     let place = Place::fresh(bench, kind).await?;
-    let server = bench.waybill.serve(&[], &place)?;
-    let world = World::make(server.address)?;
+    let server = bench.waybill.serve(&[], &place).await?;
+    let world = World::make(server.address).await?;
     server.stop()?;
     let mut figures = Vec::new();
     for (clients, name) in CLIENTS {
@@ -28,7 +28,7 @@ pub(crate) async fn measure(bench: &Bench, kind: Kind) -> anyhow::Result<Vec<Fig
             }
         };
         bench.progress.tell(format!("{clients} connections"));
-        let server = bench.waybill.serve(&["order"], &place)?;
+        let server = bench.waybill.serve(&["order"], &place).await?;
         let target = Target { address: server.address, world: world.clone(), name };
         let scale = bench.scale;
         let answered = load::for_time(&target, clients, scale.warm_up, scale.run).await?;

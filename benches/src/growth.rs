@@ -52,14 +52,16 @@ async fn on_a_log_of(
     let place = Place::fresh(bench, kind).await?;
     log::make(bench, &place, templates, Of::All, events).await?;
     let orders = some_orders(&place).await?;
-    let server = bench.waybill.serve(&[], &place)?;
+    let server = bench.waybill.serve(&[], &place).await?;
     bench.progress.tell(format!("on {events} events"));
     let audit =
-        ask(&server, |number| format!("/v1/audit/orders/{}", orders[number % orders.len()]))?;
+        ask(&server, |number| format!("/v1/audit/orders/{}", orders[number % orders.len()]))
+            .await?;
     let world = &templates.world;
     let list = ask(&server, |number| {
         format!("/v1/orders?customer_id={}&status=completed", world.customer(number))
-    })?;
+    })
+    .await?;
     let run = pipeline(bench, &place, &server, world).await?;
     server.stop()?;
     let appended = store::by_producers(&place, PRODUCERS, bench.scale.run).await?;
@@ -107,12 +109,12 @@ async fn some_orders(place: &Place) -> anyhow::Result<Vec<String>> {
 }
 
 /// How long answers take that are asked for one after the other.
-fn ask(server: &Server, path: impl Fn(usize) -> String) -> anyhow::Result<Latencies> {
-    let mut client = Client::connect(server.address)?;
+async fn ask(server: &Server, path: impl Fn(usize) -> String) -> anyhow::Result<Latencies> {
+    let mut client = Client::connect(server.address).await?;
     let mut times = Latencies::new()?;
     for number in 0..REQUESTS {
         let watch = Stopwatch::start();
-        let status = client.get(&path(number))?.status;
+        let status = client.get(&path(number)).await?.status;
         times.record(u64::try_from(watch.elapsed().as_micros())?);
         ensure!(status == 200, "{}: {status}", path(number));
     }

@@ -1,9 +1,12 @@
-//! A client that costs next to nothing: one connection, kept alive, that blocks its thread.
+//! A client that costs next to nothing: one connection, kept alive, one request after the other.
 
-use std::io::{self, Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::io::{self, Write as _};
+use std::net::SocketAddr;
 
-/// Bytes that one read may bring.
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+/// Bytes that there is room for before a read.
 const CHUNK: usize = 16 * 1024;
 
 /// A connection to the server.
@@ -23,20 +26,25 @@ pub(crate) struct Answer<'a> {
 }
 
 impl Client {
-    pub(crate) fn connect(address: SocketAddr) -> io::Result<Self> {
-        let stream = TcpStream::connect(address)?;
+    pub(crate) async fn connect(address: SocketAddr) -> io::Result<Self> {
+        let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
         Ok(Self { stream, request: Vec::new(), received: Vec::new() })
     }
 
-    pub(crate) fn get(&mut self, path: &str) -> io::Result<Answer<'_>> {
+    pub(crate) async fn get(&mut self, path: &str) -> io::Result<Answer<'_>> {
         self.request.clear();
         write!(self.request, "GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n")?;
-        self.exchange()
+        self.exchange().await
     }
 
     /// Posts JSON under an idempotency key.
-    pub(crate) fn post(&mut self, path: &str, key: &str, body: &str) -> io::Result<Answer<'_>> {
+    pub(crate) async fn post(
+        &mut self,
+        path: &str,
+        key: &str,
+        body: &str,
+    ) -> io::Result<Answer<'_>> {
         self.request.clear();
         write!(
             self.request,
@@ -44,21 +52,21 @@ impl Client {
              idempotency-key: {key}\r\ncontent-length: {}\r\n\r\n{body}",
             body.len()
         )?;
-        self.exchange()
+        self.exchange().await
     }
 
-    fn exchange(&mut self) -> io::Result<Answer<'_>> {
-        self.stream.write_all(&self.request)?;
+    async fn exchange(&mut self) -> io::Result<Answer<'_>> {
+        self.stream.write_all(&self.request).await?;
         self.received.clear();
         let head_end = loop {
-            self.receive()?;
+            self.receive().await?;
             if let Some(end) = self.received.windows(4).position(|four| four == b"\r\n\r\n") {
                 break end + 4;
             }
         };
         let length = length(text(&self.received[..head_end])?)?;
         while self.received.len() < head_end + length {
-            self.receive()?;
+            self.receive().await?;
         }
         let head = text(&self.received[..head_end])?;
         let status = head.get(9..12).and_then(|code| code.parse().ok());
@@ -66,11 +74,9 @@ impl Client {
         Ok(Answer { status, head, body: &self.received[head_end..head_end + length] })
     }
 
-    fn receive(&mut self) -> io::Result<()> {
-        let before = self.received.len();
-        self.received.resize(before + CHUNK, 0);
-        let count = self.stream.read(&mut self.received[before..])?;
-        self.received.truncate(before + count);
+    async fn receive(&mut self) -> io::Result<()> {
+        self.received.reserve(CHUNK);
+        let count = self.stream.read_buf(&mut self.received).await?;
         if count == 0 { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) }
     }
 }

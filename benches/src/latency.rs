@@ -18,8 +18,8 @@ pub(crate) async fn measure(bench: &Bench, kind: Kind) -> anyhow::Result<Vec<Fig
     for rate in RATES {
         bench.progress.tell(format!("{rate} orders a second"));
         let place = Place::fresh(bench, kind).await?;
-        let server = bench.waybill.serve(&[], &place)?;
-        let world = World::make(server.address)?;
+        let server = bench.waybill.serve(&[], &place).await?;
+        let world = World::make(server.address).await?;
         let target = Target { address: server.address, world, name: "latency" };
         let mut completions = Completions::follow(&place).await?;
         let answered = load::at_rate(&target, CLIENTS, rate, bench.scale.arrivals).await?;

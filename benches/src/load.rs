@@ -1,14 +1,19 @@
-//! Clients that place orders: as many as go, or at fixed arrival times. Each is a thread with a
-//! connection of its own, which costs the machine less than anything else that waits.
+//! Clients that place orders, each over a connection of its own: as many as go, or at fixed arrival
+//! times.
+//!
+//! They share the cores with what they measure. Those that go as fast as they are answered are
+//! therefore one thread: a thread for each took a fifth to a third of the server's throughput. Those
+//! with arrival times are a thread each, because that wakes up to the microsecond.
 
+use std::cell::Cell;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{anyhow, bail};
+use futures_util::future::try_join_all;
 use waybill_runtime::Timestamp;
 
-use crate::figure::Latencies;
+use crate::figure::{self, Latencies};
 use crate::http::Client;
 use crate::stopwatch::{self, Stopwatch};
 use crate::world::World;
@@ -44,6 +49,19 @@ pub(crate) struct Answered {
     pub(crate) rate: f64,
 }
 
+impl Answered {
+    /// What these clients did in this time.
+    fn by(clients: Vec<Own>, run: Duration) -> anyhow::Result<Self> {
+        let mut all = Self { orders: Vec::new(), latencies: Latencies::new()?, rate: 0.0 };
+        for mut own in clients {
+            all.orders.append(&mut own.orders);
+            all.latencies.add(&own.latencies)?;
+        }
+        all.rate = figure::number(all.orders.len()) / run.as_secs_f64();
+        Ok(all)
+    }
+}
+
 /// Places as many orders as go for so long; what is answered during the warm-up is not counted.
 pub(crate) async fn for_time(
     target: &Target,
@@ -51,47 +69,47 @@ pub(crate) async fn for_time(
     warm_up: Duration,
     run: Duration,
 ) -> anyhow::Result<Answered> {
-    let next = AtomicUsize::new(0);
-    let watch = Stopwatch::start();
     let end = warm_up + run;
-    let client = move |target: &Target| {
-        let mut client = Client::connect(target.address)?;
+    let owns = on_one_thread(target, clients, async move |target, next| {
+        let mut client = Client::connect(target.address).await?;
         let mut own = Own::new()?;
+        let watch = Stopwatch::start();
         while watch.elapsed() < end {
-            let number = next.fetch_add(1, Ordering::Relaxed);
             let began = stopwatch::now();
-            let id = place(&mut client, target, number)?;
+            let id = place(&mut client, target, next.take_one()).await?;
             let at = watch.elapsed();
             if at >= warm_up && at < end {
                 own.note(id, began);
             }
         }
         Ok(own)
-    };
-    run_clients(target, clients, move |target, _| client(target), run).await
+    });
+    Answered::by(owns.await?, run)
 }
 
-/// Places so many orders, each as soon as a client is free for it.
+/// Places so many orders, each as soon as a client is free for it. Their rate is from the first one's
+/// beginning to the last one's answer.
 pub(crate) async fn for_count(
     target: &Target,
     clients: usize,
     count: usize,
 ) -> anyhow::Result<Answered> {
-    let next = AtomicUsize::new(0);
-    let client = move |target: &Target, _: usize| {
-        let mut client = Client::connect(target.address)?;
+    let watch = Stopwatch::start();
+    let owns = on_one_thread(target, clients, async move |target, next| {
+        let mut client = Client::connect(target.address).await?;
         let mut own = Own::new()?;
         loop {
-            let number = next.fetch_add(1, Ordering::Relaxed);
+            let number = next.take_one();
             if number >= count {
                 return Ok(own);
             }
             let began = stopwatch::now();
-            let id = place(&mut client, target, number)?;
+            let id = place(&mut client, target, number).await?;
             own.note(id, began);
         }
-    };
-    run_clients(target, clients, client, Duration::ZERO).await
+    });
+    let owns = owns.await?;
+    Answered::by(owns, watch.elapsed())
 }
 
 /// Places orders at fixed times, so many a second. An order that could not be sent in time counts
@@ -104,8 +122,8 @@ pub(crate) async fn at_rate(
 ) -> anyhow::Result<Answered> {
     let apart = Duration::from_secs(1) / rate;
     let first = stopwatch::now().plus(Duration::from_millis(100));
-    let client = move |target: &Target, own_number: usize| {
-        let mut client = Client::connect(target.address)?;
+    let client = async move |target: &Target, own_number: usize| {
+        let mut client = Client::connect(target.address).await?;
         let mut own = Own::new()?;
         let mut number = own_number;
         loop {
@@ -115,12 +133,53 @@ pub(crate) async fn at_rate(
             }
             let due = first.plus(offset);
             std::thread::sleep(due.since(stopwatch::now()));
-            let id = place(&mut client, target, number)?;
+            let id = place(&mut client, target, number).await?;
             own.note(id, due);
             number += clients;
         }
     };
-    run_clients(target, clients, client, run).await
+    let shared = target.clone();
+    let owns = tokio::task::spawn_blocking(move || {
+        std::thread::scope(|scope| {
+            let own = |number| block_on(client(&shared, number));
+            let threads: Vec<_> =
+                (0..clients).map(|number| scope.spawn(move || own(number))).collect();
+            let ended = threads.into_iter().map(|thread| {
+                thread.join().map_err(|_| anyhow!("a client panicked")).and_then(|own| own)
+            });
+            ended.collect::<anyhow::Result<Vec<Own>>>()
+        })
+    });
+    Answered::by(owns.await??, run)
+}
+
+/// The number of the next order.
+#[derive(Debug, Default)]
+struct Next(Cell<usize>);
+
+impl Next {
+    fn take_one(&self) -> usize {
+        self.0.replace(self.0.get() + 1)
+    }
+}
+
+/// Runs so many clients, all on one thread beside the tasks of this program.
+async fn on_one_thread(
+    target: &Target,
+    clients: usize,
+    client: impl AsyncFn(&Target, &Next) -> anyhow::Result<Own> + Send + 'static,
+) -> anyhow::Result<Vec<Own>> {
+    let target = target.clone();
+    tokio::task::spawn_blocking(move || {
+        let next = Next::default();
+        block_on(try_join_all((0..clients).map(|_| client(&target, &next))))
+    })
+    .await?
+}
+
+/// Runs what one thread does, and nothing else there.
+fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
 }
 
 /// What one client did.
@@ -141,49 +200,17 @@ impl Own {
     }
 }
 
-/// Runs the clients beside the tasks of this program. Without a time to divide by, it is from the
-/// first order's beginning to the last one's answer.
-async fn run_clients(
-    target: &Target,
-    clients: usize,
-    client: impl Fn(&Target, usize) -> anyhow::Result<Own> + Send + Sync + 'static,
-    run: Duration,
-) -> anyhow::Result<Answered> {
-    let target = target.clone();
-    let watch = Stopwatch::start();
-    let running = tokio::task::spawn_blocking(move || {
-        std::thread::scope(|scope| {
-            let (client, target) = (&client, &target);
-            let threads: Vec<_> =
-                (0..clients).map(|number| scope.spawn(move || client(target, number))).collect();
-            let ended = threads.into_iter().map(|thread| {
-                thread.join().map_err(|_| anyhow!("a client panicked")).and_then(|own| own)
-            });
-            ended.collect::<anyhow::Result<Vec<Own>>>()
-        })
-    });
-    let owns = running.await??;
-    let run = if run.is_zero() { watch.elapsed() } else { run };
-    let mut answered = Answered { orders: Vec::new(), latencies: Latencies::new()?, rate: 0.0 };
-    for mut own in owns {
-        answered.orders.append(&mut own.orders);
-        answered.latencies.add(&own.latencies)?;
-    }
-    answered.rate = crate::figure::number(answered.orders.len()) / run.as_secs_f64();
-    Ok(answered)
-}
-
 /// Places an order; its id. Only a 201 counts: a server that is full is asked again.
-fn place(client: &mut Client, target: &Target, number: usize) -> anyhow::Result<String> {
+async fn place(client: &mut Client, target: &Target, number: usize) -> anyhow::Result<String> {
     let (key, order) = (format!("{}-{number}", target.name), target.world.order(number));
     for _ in 0..REFUSALS {
-        let answer = client.post("/v1/orders", &key, &order)?;
+        let answer = client.post("/v1/orders", &key, &order).await?;
         match answer.status {
             201 => {
                 let id = answer.header("location").rsplit('/').next().unwrap_or_default();
                 return Ok(id.to_owned());
             }
-            503 => std::thread::sleep(PAUSE),
+            503 => tokio::time::sleep(PAUSE).await,
             status => bail!("{status} {}", String::from_utf8_lossy(answer.body)),
         }
     }

@@ -19,17 +19,17 @@ const REST: Duration = Duration::from_secs(5);
 
 pub(crate) async fn measure(bench: &Bench, kind: Kind) -> anyhow::Result<Vec<Figure>> {
     let place = Place::fresh(bench, kind).await?;
-    let server = bench.waybill.serve(&[], &place)?;
+    let server = bench.waybill.serve(&[], &place).await?;
     let first_start = server.start_up;
-    let world = World::make(server.address)?;
+    let world = World::make(server.address).await?;
     server.stop()?;
     let mut starts = Vec::new();
     for _ in 1..bench.scale.starts {
-        let server = bench.waybill.serve(&[], &place)?;
+        let server = bench.waybill.serve(&[], &place).await?;
         starts.push(server.start_up);
         server.stop()?;
     }
-    let server = bench.waybill.serve(&[], &place)?;
+    let server = bench.waybill.serve(&[], &place).await?;
     starts.push(server.start_up);
     starts.sort();
     let start = starts[starts.len() / 2];

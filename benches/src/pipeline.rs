@@ -88,8 +88,8 @@ async fn on_fresh(
     orders: usize,
     arguments: &[&str],
 ) -> anyhow::Result<Run> {
-    let server = bench.waybill.serve(arguments, place)?;
-    let world = World::make(server.address)?;
+    let server = bench.waybill.serve(arguments, place).await?;
+    let world = World::make(server.address).await?;
     let run = saturated(bench, place, &server, world, orders).await?;
     server.stop()?;
     Ok(run)
@@ -135,10 +135,10 @@ pub(crate) async fn saturated(
 /// Events per second where all orders were accepted before the other services began.
 async fn from_backlog(bench: &Bench, kind: Kind) -> anyhow::Result<f64> {
     let place = Place::fresh(bench, kind).await?;
-    let server = bench.waybill.serve(&[], &place)?;
-    let world = World::make(server.address)?;
+    let server = bench.waybill.serve(&[], &place).await?;
+    let world = World::make(server.address).await?;
     server.stop()?;
-    let server = bench.waybill.serve(&["order"], &place)?;
+    let server = bench.waybill.serve(&["order"], &place).await?;
     bench.progress.tell("accepting a backlog");
     let mut completions = Completions::follow(&place).await?;
     let target = Target { address: server.address, world, name: "backlog" };
@@ -147,7 +147,7 @@ async fn from_backlog(bench: &Bench, kind: Kind) -> anyhow::Result<f64> {
     bench.progress.tell("working off the backlog");
     let accepted = completions.events().await?;
     let began = stopwatch::now();
-    let server = bench.waybill.serve(&[], &place)?;
+    let server = bench.waybill.serve(&[], &place).await?;
     completions.wait_for(bench.scale.orders).await?;
     let seconds = completions.last().since(began).as_secs_f64();
     let events = completions.events().await? - accepted;

@@ -74,7 +74,7 @@ impl Waybill {
     }
 
     /// Serves until it is stopped; it is ready when this returns.
-    pub(crate) fn serve(&self, arguments: &[&str], place: &Place) -> anyhow::Result<Server> {
+    pub(crate) async fn serve(&self, arguments: &[&str], place: &Place) -> anyhow::Result<Server> {
         let watch = Stopwatch::start();
         let child = self
             .command()
@@ -93,8 +93,8 @@ impl Waybill {
             start_up: Duration::ZERO,
         };
         server.follow_log();
-        server.address = server.wait_for_address()?;
-        server.wait_until_ready()?;
+        server.address = server.wait_for_address().await?;
+        server.wait_until_ready().await?;
         server.start_up = watch.elapsed();
         Ok(server)
     }
@@ -154,7 +154,7 @@ impl Server {
         });
     }
 
-    fn wait_for_address(&mut self) -> anyhow::Result<SocketAddr> {
+    async fn wait_for_address(&mut self) -> anyhow::Result<SocketAddr> {
         let watch = Stopwatch::start();
         while watch.elapsed() < PATIENCE {
             let served = {
@@ -167,19 +167,19 @@ impl Server {
             if let Some(status) = self.child.try_wait()? {
                 bail!("the server ended at once, with {status}:\n{}", self.last_words());
             }
-            std::thread::sleep(LOOK);
+            tokio::time::sleep(LOOK).await;
         }
         bail!("the server does not say where it serves:\n{}", self.last_words())
     }
 
-    fn wait_until_ready(&self) -> anyhow::Result<()> {
+    async fn wait_until_ready(&self) -> anyhow::Result<()> {
         let watch = Stopwatch::start();
         while watch.elapsed() < PATIENCE {
-            let mut client = Client::connect(self.address)?;
-            if client.get("/readyz")?.status == 200 {
+            let mut client = Client::connect(self.address).await?;
+            if client.get("/readyz").await?.status == 200 {
                 return Ok(());
             }
-            std::thread::sleep(LOOK);
+            tokio::time::sleep(LOOK).await;
         }
         bail!("the server does not get ready:\n{}", self.last_words())
     }

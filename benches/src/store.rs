@@ -169,12 +169,9 @@ pub(crate) async fn read(bench: &Bench, kind: Kind) -> anyhow::Result<Vec<Figure
         let selected = select_raw(&place, page, count).await?;
         let store = open(&place).await?;
         let watch = Stopwatch::start();
-        let mut after = Position(0);
         let mut read = 0;
-        loop {
-            let events = store.find(&Filter { after, ..Filter::default() }, page).await?;
-            let Some(last) = events.last() else { break };
-            after = last.position;
+        let mut pages = store.pages(Filter::default(), page);
+        while let Some(events) = pages.next().await? {
             events.iter().try_for_each(decode)?;
             read += events.len();
         }

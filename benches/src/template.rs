@@ -5,8 +5,7 @@ use std::collections::HashMap;
 use anyhow::Context as _;
 use uuid::Uuid;
 use waybill_runtime::{
-    Clock, Envelope, EventId, EventStore, Filter, Ids, Migrations, Position, StoredEvent,
-    Timestamp, Version,
+    Clock, Envelope, EventId, EventStore, Filter, Ids, Migrations, StoredEvent, Timestamp, Version,
 };
 
 use crate::bench::Bench;
@@ -66,8 +65,8 @@ pub(crate) struct Filling {
 pub(crate) async fn record(bench: &Bench) -> anyhow::Result<Templates> {
     bench.progress.tell("recording orders to multiply");
     let place = Place::fresh(bench, Kind::Sqlite).await?;
-    let server = bench.waybill.serve(&[], &place)?;
-    let world = World::make(server.address)?;
+    let server = bench.waybill.serve(&[], &place).await?;
+    let world = World::make(server.address).await?;
     let target = Target { address: server.address, world: world.clone(), name: "template" };
     let mut completions = Completions::follow(&place).await?;
     let placed = load::for_count(&target, CLIENTS, ORDERS).await?;
@@ -94,15 +93,12 @@ async fn everything(place: &Place) -> anyhow::Result<Vec<StoredEvent>> {
     let (location, clock, ids) = (place.location(), Clock::system(), Ids::system());
     let store = EventStore::open(&location, clock, &ids, Migrations::Check).await?;
     let mut events: Vec<StoredEvent> = Vec::new();
-    loop {
-        let after = events.last().map_or(Position(0), |event| event.position);
-        let page = store.find(&Filter { after, ..Filter::default() }, PAGE).await?;
-        if page.is_empty() {
-            store.close().await;
-            return Ok(events);
-        }
+    let mut pages = store.pages(Filter::default(), PAGE);
+    while let Some(page) = pages.next().await? {
         events.extend(page);
     }
+    store.close().await;
+    Ok(events)
 }
 
 fn steps(events: Vec<Envelope>) -> anyhow::Result<Vec<Step>> {

@@ -35,33 +35,36 @@ struct Page {
 
 impl World {
     /// Lists the products, registers the customers, and waits until both can take part.
-    pub(crate) fn make(address: SocketAddr) -> anyhow::Result<Self> {
-        let mut client = Client::connect(address)?;
+    pub(crate) async fn make(address: SocketAddr) -> anyhow::Result<Self> {
+        let mut client = Client::connect(address).await?;
         for number in 0..PRODUCTS {
             let product = format!(
                 r#"{{"sku":"{}","name":"Product {number}","price":{{"amount":{},"currency":"EUR"}},"quantity":{STOCK}}}"#,
                 sku(number),
                 500 + 10 * number
             );
-            post(&mut client, "/v1/products", &format!("product-{number}"), &product)?;
+            post(&mut client, "/v1/products", &format!("product-{number}"), &product).await?;
         }
         let mut customers = Vec::with_capacity(CUSTOMERS);
         for number in 0..CUSTOMERS {
             let user = format!(r#"{{"name":"Ada {number}","email":"ada{number}@example.com"}}"#);
-            let body = post(&mut client, "/v1/users", &format!("user-{number}"), &user)?;
+            let body = post(&mut client, "/v1/users", &format!("user-{number}"), &user).await?;
             let WithId { id } = serde_json::from_slice(&body)?;
             let deposit = format!(r#"{{"amount":{{"amount":{MONEY},"currency":"EUR"}}}}"#);
             let path = format!("/v1/users/{id}/deposits");
-            post(&mut client, &path, &format!("deposit-{number}"), &deposit)?;
+            post(&mut client, &path, &format!("deposit-{number}"), &deposit).await?;
             customers.push(id);
         }
         let catalogue = format!("/v1/audit/events?type=catalogue.updated&limit={PRODUCTS}");
         let watch = Stopwatch::start();
-        while serde_json::from_slice::<Page>(client.get(&catalogue)?.body)?.items.len() < PRODUCTS {
+        loop {
+            let known: Page = serde_json::from_slice(client.get(&catalogue).await?.body)?;
+            if known.items.len() == PRODUCTS {
+                return Ok(Self(customers.into()));
+            }
             ensure!(watch.elapsed() < PATIENCE, "the products do not become known");
-            std::thread::sleep(LOOK);
+            tokio::time::sleep(LOOK).await;
         }
-        Ok(Self(customers.into()))
     }
 
     /// A customer.
@@ -86,8 +89,8 @@ fn sku(number: usize) -> String {
     format!("P-{number}")
 }
 
-fn post(client: &mut Client, path: &str, key: &str, body: &str) -> anyhow::Result<Vec<u8>> {
-    let answer = client.post(path, key, body).context("the server does not answer")?;
+async fn post(client: &mut Client, path: &str, key: &str, body: &str) -> anyhow::Result<Vec<u8>> {
+    let answer = client.post(path, key, body).await.context("the server does not answer")?;
     if !matches!(answer.status, 200 | 201) {
         bail!("{path}: {} {}", answer.status, String::from_utf8_lossy(answer.body));
     }
