@@ -34,6 +34,12 @@ impl Completions {
         Ok(Self { connection, first, seen: first, at: HashMap::new() })
     }
 
+    /// Forgets those so far.
+    pub(crate) async fn anew(mut self) -> anyhow::Result<Self> {
+        let first = head(&mut self.connection).await?;
+        Ok(Self { first, seen: first, at: HashMap::new(), ..self })
+    }
+
     /// Waits until so many orders are completed.
     pub(crate) async fn wait_for(&mut self, count: usize) -> anyhow::Result<()> {
         let mut progress = Stopwatch::start();

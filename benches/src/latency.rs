@@ -20,9 +20,13 @@ pub(crate) async fn measure(bench: &Bench, kind: Kind) -> anyhow::Result<Vec<Fig
         let place = Place::fresh(bench, kind).await?;
         let server = bench.waybill.serve(&[], &place).await?;
         let world = World::make(server.address).await?;
-        let target = Target { address: server.address, world, name: "latency" };
+        let target = |name| Target { address: server.address, world: world.clone(), name };
         let mut completions = Completions::follow(&place).await?;
-        let answered = load::at_rate(&target, CLIENTS, rate, bench.scale.arrivals).await?;
+        let first = load::at_rate(&target("first"), CLIENTS, rate, bench.scale.warm_up).await?;
+        completions.wait_for(first.orders.len()).await?;
+        let mut completions = completions.anew().await?;
+        let answered =
+            load::at_rate(&target("latency"), CLIENTS, rate, bench.scale.arrivals).await?;
         completions.wait_for(answered.orders.len()).await?;
         let completed = completions.latencies(&answered.orders)?;
         let name = format!("{kind}/latency/{rate}");
