@@ -2,8 +2,8 @@
 //! times.
 //!
 //! They share the cores with what they measure. Those that go as fast as they are answered are
-//! therefore one thread: a thread for each took a fifth to a third of the server's throughput. Those
-//! with arrival times are a thread each, because that wakes up to the microsecond.
+//! therefore one thread, which wakes once for many answers. Those with arrival times are a thread each,
+//! because that wakes up to the microsecond.
 
 use std::cell::Cell;
 use std::net::SocketAddr;
