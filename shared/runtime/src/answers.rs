@@ -2,13 +2,11 @@
 
 use std::collections::HashMap;
 
-use sqlx::any::AnyRow;
-use sqlx::{AnyConnection, Row as _};
-
 use crate::clock::Timestamp;
 use crate::error::StoreError;
 use crate::limits;
 use crate::service::Answer;
+use crate::sql::{self, Answered, Connection, Statement};
 use crate::writes::Writes;
 
 /// An answer that a repeated request gets again.
@@ -22,19 +20,20 @@ pub(crate) struct StoredAnswer {
     pub(crate) answer: Answer,
 }
 
-/// The answers in these rows, by their keys: from the column `first` on key, fingerprint and answer,
-/// which is empty where none is stored.
-pub(crate) fn read(
-    rows: &[AnyRow],
-    first: usize,
-) -> Result<HashMap<String, StoredAnswer>, StoreError> {
-    let mut stored = HashMap::new();
-    for row in rows {
-        let answer: String = row.try_get(first + 2)?;
-        if answer.is_empty() {
-            continue;
-        }
-        let (key, fingerprint): (String, String) = (row.try_get(first)?, row.try_get(first + 1)?);
+/// Finds the answers stored under these keys.
+pub(crate) fn find(keys: &[&str]) -> Result<Statement, StoreError> {
+    Ok(sql::query(
+        "select idempotency_key, fingerprint, answer from answers \
+         where idempotency_key in (select atom from jsonb_each($1))",
+    )
+    .bind(serde_json::to_string(keys)?))
+}
+
+/// The answers that it found, by their keys.
+pub(crate) fn found(answered: Answered) -> Result<HashMap<String, StoredAnswer>, StoreError> {
+    let rows: Vec<(String, String, String)> = answered.rows()?;
+    let mut stored = HashMap::with_capacity(rows.len());
+    for (key, fingerprint, answer) in rows {
         let answer = serde_json::from_str(&answer)?;
         stored.insert(key.clone(), StoredAnswer { key, fingerprint, answer });
     }
@@ -66,8 +65,8 @@ pub(crate) fn store(
 }
 
 /// Whether an answer is stored under the key.
-pub(crate) async fn exists(connection: &mut AnyConnection, key: &str) -> Result<bool, StoreError> {
-    let count: i64 = sqlx::query_scalar("select count(*) from answers where idempotency_key = $1")
+pub(crate) async fn exists(connection: &mut Connection, key: &str) -> Result<bool, StoreError> {
+    let count: i64 = sql::query("select count(*) from answers where idempotency_key = $1")
         .bind(key.to_owned())
         .fetch_one(connection)
         .await?;
@@ -76,10 +75,10 @@ pub(crate) async fn exists(connection: &mut AnyConnection, key: &str) -> Result<
 
 /// Forgets a bounded number of the answers stored before then; how many it forgot.
 pub(crate) async fn prune(
-    connection: &mut AnyConnection,
+    connection: &mut Connection,
     before: Timestamp,
 ) -> Result<u64, StoreError> {
-    let pruned = sqlx::query(
+    let pruned = sql::query(
         "delete from answers where idempotency_key in \
          (select idempotency_key from answers where stored_at < $1 order by stored_at limit $2)",
     )
@@ -87,5 +86,5 @@ pub(crate) async fn prune(
     .bind(limits::ANSWERS_PRUNED)
     .execute(connection)
     .await?;
-    Ok(pruned.rows_affected())
+    Ok(pruned)
 }

@@ -2,13 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use sqlx::AnyConnection;
-
 use crate::clock::Timestamp;
 use crate::error::StoreError;
 use crate::event::Position;
 use crate::event_store::Anchor;
 use crate::limits;
+use crate::sql::{self, Connection};
 use crate::writes::Writes;
 
 /// How far a consumer is.
@@ -31,8 +30,8 @@ impl Checkpoint {
 }
 
 /// The newest checkpoint; a fresh one if there is none.
-pub(crate) async fn newest(connection: &mut AnyConnection) -> Result<Checkpoint, StoreError> {
-    let row: Option<CheckpointRow> = sqlx::query_as(
+pub(crate) async fn newest(connection: &mut Connection) -> Result<Checkpoint, StoreError> {
+    let row: Option<CheckpointRow> = sql::query(
         "select sequence, log_id, position, event_id, chain, sources from checkpoints \
          order by sequence desc limit 1",
     )
@@ -88,10 +87,10 @@ pub(crate) fn insert(
 
 /// Whether this very checkpoint is there: another replica may have made one of that number.
 pub(crate) async fn exists(
-    connection: &mut AnyConnection,
+    connection: &mut Connection,
     wanted: &Checkpoint,
 ) -> Result<bool, StoreError> {
-    let row: Option<CheckpointRow> = sqlx::query_as(
+    let row: Option<CheckpointRow> = sql::query(
         "select sequence, log_id, position, event_id, chain, sources from checkpoints \
          where sequence = $1",
     )

@@ -1,30 +1,27 @@
 //! The connections of one owner to its database, each lent to one user at a time.
 //!
-//! Not sqlx's pool, which asks each connection that comes back for a sign of life, without a limit:
-//! one that falls silent at that moment, while nobody says that it is broken, keeps its place until
-//! the process ends; after a few of those nobody gets a connection any more. Here everything that a
-//! connection is waited for has a limit, at its end the place is free whatever became of it, and a
-//! connection that comes back from a transaction that ended is asked nothing.
+//! Everything that a connection is waited for has a limit, at its end the place is free whatever became
+//! of it, and a connection that comes back from a transaction that ended is asked nothing. A pool that
+//! asks each connection that comes back for a sign of life, without a limit, loses a place for each that
+//! falls silent at that moment while nobody says that it is broken.
 
 use std::fmt;
-use std::io::ErrorKind;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use sqlx::any::AnyConnectOptions;
-use sqlx::{AnyConnection, AssertSqlSafe, ConnectOptions as _, Connection as _};
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 use tracing::{debug, warn};
 
 use crate::limits;
+use crate::sql::{Answered, Connection, Error, Statement, Target, plain};
 
 /// Which connections there are.
 pub(crate) struct Plan {
     /// Where to.
-    pub(crate) options: AnyConnectOptions,
+    pub(crate) target: Target,
     /// What each sets first.
     pub(crate) settings: String,
     /// How many at most.
@@ -52,7 +49,7 @@ struct Idle {
 }
 
 /// Only one at a time ever uses it. But what is being dropped cannot be moved elsewhere, only shared.
-type Shared = Arc<tokio::sync::Mutex<AnyConnection>>;
+type Shared = Arc<tokio::sync::Mutex<Connection>>;
 
 impl Connections {
     pub(crate) fn new(plan: Plan) -> Self {
@@ -61,18 +58,42 @@ impl Connections {
     }
 
     /// Lends a connection that works, as far as can be told.
-    pub(crate) async fn acquire(&self) -> Result<Lent, sqlx::Error> {
+    pub(crate) async fn acquire(&self) -> Result<Lent, Error> {
         let lent = timeout(limits::ACQUIRE, self.lend()).await;
-        lent.unwrap_or(Err(sqlx::Error::PoolTimedOut))
+        lent.unwrap_or(Err(Error::NoneFree))
     }
 
-    /// Lends a connection and begins a transaction on it, by this statement.
-    pub(crate) async fn begin(&self, statement: &'static str) -> Result<Transaction, sqlx::Error> {
+    /// Connects once, without waiting for a server that is starting, and takes leave.
+    pub(crate) async fn try_once(&self) -> Result<(), Error> {
+        self.0.plan.target.connect().await?.close().await;
+        Ok(())
+    }
+
+    /// Lends a connection and begins a transaction on it: by these statements, which are sent together,
+    /// and whose answers come along.
+    pub(crate) async fn begin(
+        &self,
+        statements: Vec<Statement>,
+    ) -> Result<(Transaction, Vec<Answered>), Error> {
         let mut lent = self.acquire().await?;
         // Given up or refused half-way, it may have begun.
         lent.doubt = Some(Doubt::InTransaction);
-        sqlx::raw_sql(statement).execute(&mut *lent).await?;
-        Ok(Transaction(lent))
+        let answers = lent.run(statements).await?;
+        Ok((Transaction(lent), answers))
+    }
+
+    /// Lends a connection for a whole transaction, whose statements are sent together. If it fails, it
+    /// may have been committed all the same.
+    pub(crate) async fn transact(
+        &self,
+        mut statements: Vec<Statement>,
+    ) -> Result<Vec<Answered>, Error> {
+        let mut lent = self.acquire().await?;
+        lent.doubt = Some(Doubt::InTransaction);
+        statements.push(plain("commit"));
+        let answers = lent.run(statements).await?;
+        lent.give_back();
+        Ok(answers)
     }
 
     /// Waits until what is lent has come back, for a while, and closes everything.
@@ -91,9 +112,9 @@ impl Connections {
         drop(timeout(limits::RELEASE, closing).await);
     }
 
-    async fn lend(&self) -> Result<Lent, sqlx::Error> {
+    async fn lend(&self) -> Result<Lent, Error> {
         let place = Arc::clone(&self.0.places).acquire_owned().await;
-        let place = place.map_err(|_| sqlx::Error::PoolClosed)?;
+        let place = place.map_err(|_| Error::Closed)?;
         let connection = match self.take_idle().await {
             Some(connection) => connection,
             None => Arc::new(tokio::sync::Mutex::new(self.connect().await?)).lock_owned().await,
@@ -101,7 +122,7 @@ impl Connections {
         Ok(Lent { connection, doubt: Some(Doubt::Used), home: self.clone(), place: Some(place) })
     }
 
-    async fn take_idle(&self) -> Option<OwnedMutexGuard<AnyConnection>> {
+    async fn take_idle(&self) -> Option<OwnedMutexGuard<Connection>> {
         let Idle { connection, since } = self.idle().as_mut()?.pop()?;
         let mut connection = connection.lock_owned().await;
         if since.elapsed() < self.0.plan.trusted {
@@ -119,19 +140,17 @@ impl Connections {
     }
 
     /// Opens a connection; while the server is still starting, again and again.
-    async fn connect(&self) -> Result<AnyConnection, sqlx::Error> {
+    async fn connect(&self) -> Result<Connection, Error> {
         let mut pause = limits::BACKOFF_FIRST;
         loop {
-            match self.0.plan.options.connect().await {
+            match self.0.plan.target.connect().await {
                 Ok(mut connection) => {
-                    // Put together from the texts of this crate only.
-                    let settings = AssertSqlSafe(self.0.plan.settings.clone());
-                    match sqlx::raw_sql(settings).execute(&mut connection).await {
+                    match plain(self.0.plan.settings.clone()).execute(&mut connection).await {
                         Ok(_) => return Ok(connection),
                         Err(error) => warn!(%error, "a new connection does not take its settings"),
                     }
                 }
-                Err(error) if is_starting(&error) => {}
+                Err(error) if error.is_starting() => {}
                 Err(error) => return Err(error),
             }
             tokio::time::sleep(pause).await;
@@ -146,10 +165,7 @@ impl Connections {
             let fit = match doubt {
                 Doubt::Used => locked.ping().await.is_ok(),
                 // Refused where SQLite itself took it back, for want of room.
-                Doubt::InTransaction => {
-                    sqlx::raw_sql("rollback").execute(&mut *locked).await.is_ok()
-                }
-                Doubt::Spent => false,
+                Doubt::InTransaction => plain("rollback").execute(&mut locked).await.is_ok(),
             };
             drop(locked);
             if fit { self.keep(connection) } else { close(connection).await }
@@ -187,23 +203,10 @@ fn now() -> Instant {
     Instant::now()
 }
 
-/// Whether nobody could connect just now, to a server that may be there in a moment.
-fn is_starting(error: &sqlx::Error) -> bool {
-    match error {
-        sqlx::Error::Io(error) => error.kind() == ErrorKind::ConnectionRefused,
-        // Postgres: `too_many_connections` (one that was closed may count still) and
-        // `cannot_connect_now`.
-        sqlx::Error::Database(refused) => {
-            matches!(refused.code().as_deref(), Some("53300" | "57P03"))
-        }
-        _ => false,
-    }
-}
-
 async fn close(connection: Shared) {
     if let Some(connection) = Arc::into_inner(connection) {
         // Whether it takes leave or not, it is gone.
-        drop(connection.into_inner().close().await);
+        connection.into_inner().close().await;
     }
 }
 
@@ -214,8 +217,6 @@ enum Doubt {
     Used,
     /// A transaction may be open on it.
     InTransaction,
-    /// It is not fit for others any more.
-    Spent,
 }
 
 /// A connection that was lent. Dropped, it is asked whether it may be lent again, without anybody
@@ -223,7 +224,7 @@ enum Doubt {
 #[derive(Debug)]
 pub(crate) struct Lent {
     // In this order: whoever gets the place finds the connection unlocked.
-    connection: OwnedMutexGuard<AnyConnection>,
+    connection: OwnedMutexGuard<Connection>,
     /// Nothing once it is known to be fit.
     doubt: Option<Doubt>,
     home: Connections,
@@ -235,23 +236,18 @@ impl Lent {
     pub(crate) fn give_back(mut self) {
         self.doubt = None;
     }
-
-    /// It will be closed when it comes back.
-    pub(crate) fn spend(&mut self) {
-        self.doubt = Some(Doubt::Spent);
-    }
 }
 
 impl Deref for Lent {
-    type Target = AnyConnection;
+    type Target = Connection;
 
-    fn deref(&self) -> &AnyConnection {
+    fn deref(&self) -> &Connection {
         &self.connection
     }
 }
 
 impl DerefMut for Lent {
-    fn deref_mut(&mut self) -> &mut AnyConnection {
+    fn deref_mut(&mut self) -> &mut Connection {
         &mut self.connection
     }
 }
@@ -280,33 +276,38 @@ impl Drop for Lent {
 pub(crate) struct Transaction(Lent);
 
 impl Transaction {
-    /// Commits everything that was written.
-    pub(crate) async fn commit(self) -> Result<(), sqlx::Error> {
-        self.end("commit").await
+    /// Commits everything that was written, and what these statements write before.
+    pub(crate) async fn commit(self, statements: Vec<Statement>) -> Result<Vec<Answered>, Error> {
+        self.end(statements, "commit").await
     }
 
     /// Takes everything back that was written.
-    pub(crate) async fn rollback(self) -> Result<(), sqlx::Error> {
-        self.end("rollback").await
+    pub(crate) async fn rollback(self) -> Result<(), Error> {
+        self.end(Vec::new(), "rollback").await.map(drop)
     }
 
-    async fn end(mut self, statement: &'static str) -> Result<(), sqlx::Error> {
-        sqlx::raw_sql(statement).execute(&mut *self.0).await?;
+    async fn end(
+        mut self,
+        mut statements: Vec<Statement>,
+        end: &'static str,
+    ) -> Result<Vec<Answered>, Error> {
+        statements.push(plain(end));
+        let answers = self.0.run(statements).await?;
         self.0.give_back();
-        Ok(())
+        Ok(answers)
     }
 }
 
 impl Deref for Transaction {
-    type Target = AnyConnection;
+    type Target = Connection;
 
-    fn deref(&self) -> &AnyConnection {
+    fn deref(&self) -> &Connection {
         &self.0
     }
 }
 
 impl DerefMut for Transaction {
-    fn deref_mut(&mut self) -> &mut AnyConnection {
+    fn deref_mut(&mut self) -> &mut Connection {
         &mut self.0
     }
 }

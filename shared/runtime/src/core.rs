@@ -18,6 +18,7 @@ use crate::limits;
 use crate::migrate::{self, Migrations};
 use crate::outbox;
 use crate::service::Service;
+use crate::sql;
 use crate::trace::Tracer;
 use crate::unit::{Committed, Evidence};
 
@@ -88,7 +89,7 @@ impl<S: Service> Core<S> {
     pub(crate) async fn find_out(
         &self,
         evidence: &Evidence,
-        lost: sqlx::Error,
+        lost: sql::Error,
     ) -> Result<(), StoreError> {
         let lost = match StoreError::from(lost) {
             passing if passing.is_passing() => passing,

@@ -14,6 +14,7 @@ use crate::error::StoreError;
 use crate::limits;
 use crate::row::Evolve;
 use crate::service::Service;
+use crate::sql;
 use crate::tables::{Table, Tables as _, Visitor};
 
 /// The rows of one table by the value of one column.
@@ -96,7 +97,7 @@ impl Visitor for Count<'_> {
     async fn table<R: Evolve>(&mut self, _: &mut Table<R>) -> Result<(), StoreError> {
         let Some(counted) = R::COUNTED else { return Ok(()) };
         let mut reader = self.database.reader().await?;
-        let found: Vec<(String, i64)> = sqlx::query_as(counted.sql).fetch_all(&mut *reader).await?;
+        let found: Vec<(String, i64)> = sql::query(counted.sql).fetch_all(&mut reader).await?;
         reader.give_back();
         let of = |value: &&'static str| {
             let found = found.iter().find(|(found, _)| found == value);

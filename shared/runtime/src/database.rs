@@ -1,6 +1,5 @@
 //! An owner's database, and the one home of what differs between SQLite and Postgres:
-//! how it is found and opened, its session settings, the turn, how a unit is written, snapshots, and the
-//! checks at start.
+//! how it is found and opened, its session settings, the turn, snapshots, and the checks at start.
 
 use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
@@ -8,14 +7,14 @@ use std::time::Duration;
 
 use sqlx::any::AnyConnectOptions;
 use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{AnyConnection, AssertSqlSafe, ConnectOptions, Connection as _, Row as _};
+use sqlx::{AnyConnection, AssertSqlSafe, ConnectOptions as _};
 
 use crate::connections::{Connections, Lent, Plan, Transaction};
 use crate::error::StoreError;
 use crate::failpoints::{CommitPoint, Moment, Place};
 use crate::limits;
 use crate::migrate::{self, Migration, Migrations, SchemaError};
-use crate::writes::Writes;
+use crate::sql::{self, Answered, Connection, Error, File, Server, Statement, Target};
 
 /// Where owners keep their tables.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,7 +71,7 @@ pub enum OpenError {
         /// Whose database.
         owner: &'static str,
         /// Why.
-        cause: sqlx::Error,
+        cause: Error,
     },
     /// A setting would lose answered commits.
     #[error(
@@ -119,60 +118,42 @@ pub struct Database {
     follow: Connections,
     /// For requests, and for what loops look at now and then.
     read: Connections,
+    /// For migrations, which sqlx applies.
+    migrating: AnyConnectOptions,
 }
 
 /// A transaction that holds its owner's turn. Dropped without a commit, it leaves nothing behind.
 #[derive(Debug)]
 pub(crate) struct Turn {
     transaction: Transaction,
-    dialect: Dialect,
     place: Place,
 }
 
 impl Turn {
-    /// Writes everything, on Postgres in one round trip. On SQLite, where what writes cannot be a part
-    /// of another statement, a round trip is nothing.
-    pub(crate) async fn write(&mut self, writes: Writes) -> Result<(), sqlx::Error> {
-        match self.dialect {
-            Dialect::Sqlite => {
-                for (statement, rows) in writes.one_by_one() {
-                    sqlx::query(statement).bind(rows).execute(&mut *self.transaction).await?;
-                }
-            }
-            Dialect::Postgres => {
-                let Some((statement, rows)) = writes.at_once() else { return Ok(()) };
-                // Put together from the texts of this crate only.
-                let statement = sqlx::query(AssertSqlSafe(statement));
-                let statement = rows.into_iter().fold(statement, sqlx::query::Query::bind);
-                statement.execute(&mut *self.transaction).await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Commits everything that was written.
-    pub(crate) async fn commit(self) -> Result<(), sqlx::Error> {
+    /// Commits everything that was written, and what these statements write before. Their answers.
+    pub(crate) async fn commit(self, writes: Vec<Statement>) -> Result<Vec<Answered>, Error> {
         self.place.reach(Moment::Before).await?;
-        self.transaction.commit().await?;
-        self.place.reach(Moment::After).await
+        let answers = self.transaction.commit(writes).await?;
+        self.place.reach(Moment::After).await?;
+        Ok(answers)
     }
 
     /// Takes everything back that was written.
-    pub(crate) async fn rollback(self) -> Result<(), sqlx::Error> {
+    pub(crate) async fn rollback(self) -> Result<(), Error> {
         self.transaction.rollback().await
     }
 }
 
 impl Deref for Turn {
-    type Target = AnyConnection;
+    type Target = Connection;
 
-    fn deref(&self) -> &AnyConnection {
+    fn deref(&self) -> &Connection {
         &self.transaction
     }
 }
 
 impl DerefMut for Turn {
-    fn deref_mut(&mut self) -> &mut AnyConnection {
+    fn deref_mut(&mut self) -> &mut Connection {
         &mut self.transaction
     }
 }
@@ -191,10 +172,9 @@ impl Database {
             Location::Postgres(url) => {
                 let database = Self::postgres(url, owner)?;
                 // Who is lent one hears only that time ran out while the server is away.
-                let once = tokio::time::timeout(limits::ACQUIRE, AnyConnection::connect(url)).await;
-                let once = once.unwrap_or_else(|_| Err(sqlx::Error::PoolTimedOut));
-                let connected = once.map_err(|cause| OpenError::Unreachable { owner, cause })?;
-                drop(connected.close().await);
+                let once = tokio::time::timeout(limits::ACQUIRE, database.write.try_once()).await;
+                let once = once.unwrap_or(Err(Error::NoneFree));
+                once.map_err(|cause| OpenError::Unreachable { owner, cause })?;
                 database
             }
         };
@@ -210,61 +190,102 @@ impl Database {
 
     /// A connection for reading. Never to be asked for while another one is held, or those who
     /// wait for their second one would wait for each other.
-    pub(crate) async fn reader(&self) -> Result<Lent, sqlx::Error> {
+    pub(crate) async fn reader(&self) -> Result<Lent, Error> {
         self.read.acquire().await
     }
 
     /// A connection for a loop that reads the next stretch of a log, and that looks again anyway if
     /// the connection was cut. As [`Database::reader`], never asked for while another one is held.
-    pub(crate) async fn follower(&self) -> Result<Lent, sqlx::Error> {
+    pub(crate) async fn follower(&self) -> Result<Lent, Error> {
         self.follow.acquire().await
     }
 
     /// Begins a unit of work: from here to its commit nobody else writes for this owner.
-    ///
-    /// On Postgres the row is locked and not changed. On SQLite the transaction begins as a writer,
-    /// so that it never has to become one half-way, which fails at once if another wrote since.
     pub(crate) async fn take_turn(&self, point: CommitPoint) -> Result<Turn, StoreError> {
+        Ok(self.take_turn_and(point, Vec::new()).await?.0)
+    }
+
+    /// The same, and reads what is to be known under the turn, in the same round trip.
+    pub(crate) async fn take_turn_and(
+        &self,
+        point: CommitPoint,
+        read: Vec<Statement>,
+    ) -> Result<(Turn, Vec<Answered>), StoreError> {
         let place = Place::of(self.owner, point);
         place.reach(Moment::Turn).await?;
-        let transaction = match self.dialect {
-            Dialect::Sqlite => self.write.begin("begin immediate").await?,
-            Dialect::Postgres => self.begin_by("begin; select owner from turn for update").await?,
-        };
-        Ok(Turn { transaction, dialect: self.dialect, place })
+        let mut statements = self.taking_turn();
+        let taken = statements.len();
+        statements.extend(read);
+        let (transaction, mut answers) = self.begin_by(statements).await?;
+        let read = answers.split_off(taken);
+        Ok((Turn { transaction, place }, read))
+    }
+
+    /// Takes a turn, writes and commits in one round trip, where nothing is to be read before. If it
+    /// fails, it may have been committed all the same.
+    pub(crate) async fn write_at_once(
+        &self,
+        point: CommitPoint,
+        writes: Vec<Statement>,
+    ) -> Result<Vec<Answered>, StoreError> {
+        let place = Place::of(self.owner, point);
+        place.reach(Moment::Turn).await?;
+        place.reach(Moment::Before).await?;
+        let mut statements = self.taking_turn();
+        let taken = statements.len();
+        statements.extend(writes);
+        let mut answers = self.write.transact(statements).await?;
+        place.reach(Moment::After).await?;
+        Ok(answers.split_off(taken))
+    }
+
+    /// On Postgres the row is locked and not changed. On SQLite the transaction begins as a writer,
+    /// so that it never has to become one half-way, which fails at once if another wrote since.
+    fn taking_turn(&self) -> Vec<Statement> {
+        match self.dialect {
+            Dialect::Sqlite => vec![sql::plain("begin immediate")],
+            Dialect::Postgres => {
+                vec![sql::plain("begin"), sql::query("select owner from turn for update")]
+            }
+        }
     }
 
     /// A connection that may write, for what needs no turn.
-    pub(crate) async fn connect(&self) -> Result<Lent, sqlx::Error> {
+    pub(crate) async fn connect(&self) -> Result<Lent, Error> {
         self.write.acquire().await
     }
 
-    /// A connection for one attempt to migrate. Whoever waits for a table to itself makes all who
-    /// use the table wait behind it, so on Postgres it waits for less time than they do. It is used
-    /// once: it may be left with the lock that keeps other migrators out.
-    pub(crate) async fn connect_to_migrate(&self) -> Result<Lent, sqlx::Error> {
-        let mut connection = self.connect().await?;
-        connection.spend();
-        if self.dialect == Dialect::Postgres {
-            sqlx::raw_sql("set lock_timeout = '2s'").execute(&mut *connection).await?;
-        }
+    /// A connection of sqlx's, which applies migrations.
+    pub(crate) async fn connect_to_migrate(&self) -> Result<AnyConnection, sqlx::Error> {
+        let mut connection = self.migrating.connect().await?;
+        let settings = match self.dialect {
+            Dialect::Sqlite => SQLITE_SETTINGS.to_owned(),
+            // Whoever waits for a table to itself makes all who use the table wait behind it, so it
+            // waits for less time than they do.
+            Dialect::Postgres => format!("{}; set lock_timeout = '2s'", session(self.owner)),
+        };
+        // Put together from the texts of this crate only.
+        sqlx::raw_sql(AssertSqlSafe(settings)).execute(&mut connection).await?;
         Ok(connection)
     }
 
     /// Begins a transaction on a connection that is alive. All of them may have been cut since they
     /// were used; nothing was asked of them yet, so there is no harm in trying again.
-    pub(crate) async fn begin(&self) -> Result<Transaction, sqlx::Error> {
-        self.begin_by("begin").await
+    pub(crate) async fn begin(&self) -> Result<Transaction, Error> {
+        Ok(self.begin_by(vec![sql::plain("begin")]).await?.0)
     }
 
-    async fn begin_by(&self, statement: &'static str) -> Result<Transaction, sqlx::Error> {
+    async fn begin_by(
+        &self,
+        statements: Vec<Statement>,
+    ) -> Result<(Transaction, Vec<Answered>), Error> {
         for _ in 0..limits::WRITE_CONNECTIONS {
-            match self.write.begin(statement).await {
-                Err(cut) if was_cut(&cut) => {}
+            match self.write.begin(statements.clone()).await {
+                Err(cut) if cut.was_cut() => {}
                 other => return other,
             }
         }
-        self.write.begin(statement).await
+        self.write.begin(statements).await
     }
 
     /// Begins a transaction that sees one moment throughout, and writes nothing.
@@ -273,18 +294,16 @@ impl Database {
             Dialect::Sqlite => "begin",
             Dialect::Postgres => "begin isolation level repeatable read read only",
         };
-        let mut snapshot = self.read.begin(begin).await?;
+        let mut statements = vec![sql::plain(begin)];
         if self.dialect == Dialect::Postgres {
             // The limits of a request do not fit a walk over the whole history.
-            sqlx::raw_sql(
+            statements.push(sql::plain(
                 "set local statement_timeout = 0; set local idle_in_transaction_session_timeout = 0",
-            )
-            .execute(&mut *snapshot)
-            .await?;
+            ));
         }
         // SQLite takes its snapshot at the first read.
-        sqlx::query("select count(*) from turn").execute(&mut *snapshot).await?;
-        Ok(snapshot)
+        statements.push(sql::query("select count(*) from turn"));
+        Ok(self.read.begin(statements).await?.0)
     }
 
     /// Closes every connection, after waiting a moment for those that are in use.
@@ -301,13 +320,14 @@ impl Database {
         }
         let url =
             SqliteConnectOptions::new().filename(&file).create_if_missing(true).to_url_lossy();
-        let options = AnyConnectOptions::from_url(&url)
-            .map_err(|cause| OpenError::Unreachable { owner, cause })?;
+        let migrating = AnyConnectOptions::from_url(&url)
+            .map_err(|cause| OpenError::Unreachable { owner, cause: cause.into() })?;
         let lending = |size| {
-            let (options, settings) = (options.clone(), SQLITE_SETTINGS.to_owned());
+            let (target, settings) =
+                (Target::Sqlite(File(file.clone())), SQLITE_SETTINGS.to_owned());
             // Nobody else can end a connection to a file.
             let (trusted, kept) = (Duration::MAX, Duration::MAX);
-            Connections::new(Plan { options, settings, size, trusted, kept })
+            Connections::new(Plan { target, settings, size, trusted, kept })
         };
         Ok(Self {
             owner,
@@ -315,6 +335,7 @@ impl Database {
             write: lending(1),
             follow: lending(limits::FOLLOW_CONNECTIONS),
             read: lending(limits::READ_CONNECTIONS),
+            migrating,
         })
     }
 
@@ -324,14 +345,8 @@ impl Database {
         if !matches!(options.database_url.scheme(), "postgres" | "postgresql") {
             return Err(bad());
         }
-        // A stopped client must not hold a turn for long: idle in a transaction, or with a
-        // half-read result, which only the TCP timeout ends. And whoever waited for a turn must
-        // see what was committed meanwhile, whatever the server's default is.
-        let session = format!(
-            "set search_path = \"{owner}\"; set lock_timeout = '5s'; \
-             set default_transaction_isolation = 'read committed'; \
-             set idle_in_transaction_session_timeout = '2s'; set tcp_user_timeout = '3s'; set jit = off"
-        );
+        let server = Server::at(&options).ok_or_else(bad)?;
+        let session = session(owner);
         // Statements are prepared while tables are empty; the plans of that moment, scans and
         // hashes of whole tables, would stay. Loops look rows up by key, always.
         let by_key = format!(
@@ -346,8 +361,8 @@ impl Database {
              set default_transaction_read_only = on; set synchronous_commit = off"
         );
         let lending = |size, trusted, settings| {
-            let (options, kept) = (options.clone(), limits::IDLE_KEPT);
-            Connections::new(Plan { options, settings, size, trusted, kept })
+            let (target, kept) = (Target::Postgres(server.clone()), limits::IDLE_KEPT);
+            Connections::new(Plan { target, settings, size, trusted, kept })
         };
         Ok(Self {
             owner,
@@ -357,6 +372,7 @@ impl Database {
             write: lending(limits::WRITE_CONNECTIONS, limits::IDLE_TRUSTED, by_key.clone()),
             follow: lending(limits::FOLLOW_CONNECTIONS, limits::IDLE_TRUSTED, following),
             read: lending(limits::READ_CONNECTIONS, Duration::ZERO, reading),
+            migrating: options,
         })
     }
 
@@ -367,25 +383,25 @@ impl Database {
         let mut connection = self.connect().await.map_err(unreachable)?;
         match self.dialect {
             Dialect::Sqlite => {
-                let version: String = sqlx::query_scalar("select sqlite_version()")
-                    .fetch_one(&mut *connection)
+                let version: String = sql::query("select sqlite_version()")
+                    .fetch_one(&mut connection)
                     .await
                     .map_err(unreachable)?;
                 check_sqlite_version(&version)?;
                 Ok(mode)
             }
             Dialect::Postgres => {
-                let row = sqlx::query(
+                let mut row: sql::Row = sql::query(
                     "select current_setting('fsync'), current_setting('full_page_writes'), \
                      current_setting('synchronous_commit')",
                 )
-                .fetch_one(&mut *connection)
+                .fetch_one(&mut connection)
                 .await
                 .map_err(unreachable)?;
                 for (index, setting) in
                     ["fsync", "full_page_writes", "synchronous_commit"].into_iter().enumerate()
                 {
-                    let value: String = row.try_get(index).map_err(unreachable)?;
+                    let value: String = row.get(index).map_err(unreachable)?;
                     if value == "off" {
                         return Err(OpenError::NotDurable { setting, value });
                     }
@@ -398,22 +414,22 @@ impl Database {
     }
 
     /// Makes the schema if there is none; whether this user may make tables in it.
-    async fn make_schema(&self, connection: &mut AnyConnection) -> Result<bool, sqlx::Error> {
-        let (missing, allowed): (i64, i64) = sqlx::query_as(
+    async fn make_schema(&self, connection: &mut Connection) -> Result<bool, Error> {
+        let (missing, allowed): (i64, i64) = sql::query(
             "select cast(case when count(*) = 0 then 1 else 0 end as bigint), cast(case when coalesce( \
              bool_or(has_schema_privilege(oid, 'create')), \
              has_database_privilege(current_database(), 'create')) then 1 else 0 end as bigint) \
              from pg_namespace where nspname = $1",
         )
         .bind(self.owner)
-        .fetch_one(&mut *connection)
+        .fetch_one(connection)
         .await?;
         if missing == 1 && allowed == 1 {
             let create = format!("create schema if not exists \"{}\"", self.owner);
             // The name is one of ours, a constant of the build.
-            match sqlx::raw_sql(AssertSqlSafe(create)).execute(connection).await {
+            match sql::plain(create).execute(connection).await {
                 // Another process made it at the same moment, which `if not exists` does not see.
-                Err(sqlx::Error::Database(refused)) if refused.is_unique_violation() => {}
+                Err(refused) if refused.sqlstate() == Some("23505") => {}
                 other => {
                     other?;
                 }
@@ -423,16 +439,15 @@ impl Database {
     }
 }
 
-/// Whether the connection had ended before it was asked anything: by a signal to its backend, or
-/// because it was left idle in a transaction.
-fn was_cut(error: &sqlx::Error) -> bool {
-    match error {
-        sqlx::Error::Io(_) => true,
-        sqlx::Error::Database(refused) => {
-            matches!(refused.code().as_deref(), Some("57P01" | "25P03"))
-        }
-        _ => false,
-    }
+/// What every session of an owner on Postgres sets. A stopped client must not hold a turn for long: idle
+/// in a transaction, or with a half-read result, which only the TCP timeout ends. And whoever waited for
+/// a turn must see what was committed meanwhile, whatever the server's default is.
+fn session(owner: &str) -> String {
+    format!(
+        "set search_path = \"{owner}\"; set lock_timeout = '5s'; \
+         set default_transaction_isolation = 'read committed'; \
+         set idle_in_transaction_session_timeout = '2s'; set tcp_user_timeout = '3s'; set jit = off"
+    )
 }
 
 /// Waits for the database, unless that has fallen silent: over a connection of which nobody says that
@@ -442,10 +457,9 @@ pub(crate) async fn in_time<T>(
     limit: Duration,
     asking: impl Future<Output = Result<T, StoreError>>,
 ) -> Result<T, StoreError> {
-    tokio::time::timeout(limit, asking).await.unwrap_or_else(|_| {
-        let detail = format!("no answer within {} s", limit.as_secs());
-        Err(sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, detail)).into())
-    })
+    tokio::time::timeout(limit, asking)
+        .await
+        .unwrap_or_else(|_| Err(Error::silence(limit.as_secs()).into()))
 }
 
 fn check_sqlite_version(found: &str) -> Result<(), OpenError> {
@@ -506,33 +520,30 @@ mod tests {
         let database = opening.await.unwrap();
         for _ in 0..3 {
             let mut turn = database.take_turn(CommitPoint::Commands).await.unwrap();
-            sqlx::raw_sql("create table if not exists full (data blob); pragma max_page_count = 9")
-                .execute(&mut *turn)
+            sql::plain("create table if not exists full (data blob); pragma max_page_count = 9")
+                .execute(&mut turn)
                 .await
                 .unwrap();
-            let written = sqlx::raw_sql("insert into full values (zeroblob(99999))")
-                .execute(&mut *turn)
-                .await;
+            let written =
+                sql::plain("insert into full values (zeroblob(99999))").execute(&mut turn).await;
             assert!(StoreError::from(written.unwrap_err()).is_passing());
         }
     }
 
     #[tokio::test]
     async fn the_linked_sqlite_is_new_enough() {
-        sqlx::any::install_default_drivers();
-        let mut connection = AnyConnection::connect("sqlite::memory:").await.unwrap();
+        let mut connection = Target::Sqlite(File(":memory:".into())).connect().await.unwrap();
         let version: String =
-            sqlx::query_scalar("select sqlite_version()").fetch_one(&mut connection).await.unwrap();
+            sql::query("select sqlite_version()").fetch_one(&mut connection).await.unwrap();
         check_sqlite_version(&version).unwrap();
     }
 
     /// See `.cargo/config.toml`.
     #[tokio::test]
     async fn the_linked_sqlite_has_no_lock_around_every_page_and_allocation() {
-        sqlx::any::install_default_drivers();
-        let mut connection = AnyConnection::connect("sqlite::memory:").await.unwrap();
+        let mut connection = Target::Sqlite(File(":memory:".into())).connect().await.unwrap();
         let options: Vec<String> =
-            sqlx::query_scalar("pragma compile_options").fetch_all(&mut connection).await.unwrap();
+            sql::query("pragma compile_options").fetch_all(&mut connection).await.unwrap();
         let has = |name| options.iter().any(|option| option == name);
         assert!(has("DEFAULT_MEMSTATUS=0"), "{options:?}");
         for slow in ["ENABLE_MEMORY_MANAGEMENT", "ENABLE_STAT4", "ENABLE_API_ARMOR"] {
@@ -549,9 +560,8 @@ mod tests {
         for connections in [&database.write, &database.read] {
             let mut lent = connections.acquire().await.unwrap();
             let mode: String =
-                sqlx::query_scalar("pragma journal_mode").fetch_one(&mut *lent).await.unwrap();
-            let level: i64 =
-                sqlx::query_scalar("pragma synchronous").fetch_one(&mut *lent).await.unwrap();
+                sql::query("pragma journal_mode").fetch_one(&mut lent).await.unwrap();
+            let level: i64 = sql::query("pragma synchronous").fetch_one(&mut lent).await.unwrap();
             assert_eq!((mode.as_str(), level), ("wal", 2), "2 is `full`");
         }
     }

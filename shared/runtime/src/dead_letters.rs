@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use sqlx::AnyConnection;
 
 use crate::clock::Timestamp;
 use crate::database::Database;
@@ -14,6 +13,7 @@ use crate::error::StoreError;
 use crate::event::Position;
 use crate::event_store::{StoredEvent, limit_to_bind};
 use crate::limits;
+use crate::sql::{self, Connection};
 use crate::timers::StoredTimer;
 use crate::unit::Closing;
 
@@ -130,10 +130,10 @@ pub(crate) struct Parked {
 
 /// Of these lanes those held back, each with whether a parked message heads it.
 pub(crate) async fn held(
-    connection: &mut AnyConnection,
+    connection: &mut Connection,
     lanes: &[&str],
 ) -> Result<BTreeMap<String, bool>, StoreError> {
-    let rows: Vec<(String, i64)> = sqlx::query_as(
+    let rows: Vec<(String, i64)> = sql::query(
         "select lane, cast(max(case when status = 'parked' then 1 else 0 end) as bigint) \
          from dead_letters where status in ('parked', 'waiting', 'retrying') \
          and lane in (select atom from jsonb_each($1)) group by lane",
@@ -150,12 +150,12 @@ pub(crate) async fn retrying(
     limit: usize,
 ) -> Result<Vec<(String, i64, Kept)>, StoreError> {
     let mut reader = database.reader().await?;
-    let rows: Vec<(String, i64, String)> = sqlx::query_as(
+    let rows: Vec<(String, i64, String)> = sql::query(
         "select id, attempts, message from dead_letters where status = 'retrying' \
          order by position, id limit $1",
     )
     .bind(limit_to_bind(limit))
-    .fetch_all(&mut *reader)
+    .fetch_all(&mut reader)
     .await?;
     reader.give_back();
     let read = |(id, attempts, kept): (String, i64, String)| {
@@ -166,10 +166,10 @@ pub(crate) async fn retrying(
 
 /// Which of these are still to be tried again.
 pub(crate) async fn still_retrying(
-    connection: &mut AnyConnection,
+    connection: &mut Connection,
     ids: &[&str],
 ) -> Result<Vec<String>, StoreError> {
-    Ok(sqlx::query_scalar(
+    Ok(sql::query(
         "select id from dead_letters where status = 'retrying' \
          and id in (select atom from jsonb_each($1))",
     )
@@ -180,7 +180,7 @@ pub(crate) async fn still_retrying(
 
 /// Writes what a unit decided about dead letters and attempts.
 pub(crate) async fn close(
-    connection: &mut AnyConnection,
+    connection: &mut Connection,
     closing: &Closing,
     now: Timestamp,
 ) -> Result<(), StoreError> {
@@ -188,29 +188,29 @@ pub(crate) async fn close(
         set_status(connection, DeadLetterStatus::Handled, &closing.revived, now).await?;
     }
     if !closing.stopped_lanes.is_empty() {
-        sqlx::query(
+        sql::query(
             "update dead_letters set status = 'waiting', changed_at = $1 \
              where status = 'retrying' and lane in (select atom from jsonb_each($2))",
         )
         .bind(now.0)
         .bind(serde_json::to_string(&closing.stopped_lanes)?)
-        .execute(&mut *connection)
+        .execute(connection)
         .await?;
     }
     if !closing.parked.is_empty() {
         insert(connection, &closing.parked, now).await?;
     }
     if !closing.settled_attempts.is_empty() {
-        sqlx::query("delete from attempts where message_id in (select atom from jsonb_each($1))")
+        sql::query("delete from attempts where message_id in (select atom from jsonb_each($1))")
             .bind(serde_json::to_string(&closing.settled_attempts)?)
-            .execute(&mut *connection)
+            .execute(connection)
             .await?;
     }
     Ok(())
 }
 
 async fn insert(
-    connection: &mut AnyConnection,
+    connection: &mut Connection,
     parked: &[Parked],
     now: Timestamp,
 ) -> Result<(), StoreError> {
@@ -223,7 +223,7 @@ async fn insert(
         let of_message = (message.id(), message.lane(), message.kind(), message.position());
         rows.push((of_message, status.as_str(), cause, attempts, now.0, kept));
     }
-    sqlx::query(
+    sql::query(
         "insert into dead_letters \
          (id, lane, kind, position, status, cause, attempts, parked_at, changed_at, message) \
          select value -> 0 ->> 0, value -> 0 ->> 1, value -> 0 ->> 2, \
@@ -240,12 +240,12 @@ async fn insert(
 }
 
 async fn set_status(
-    connection: &mut AnyConnection,
+    connection: &mut Connection,
     status: DeadLetterStatus,
     ids: &[String],
     now: Timestamp,
 ) -> Result<(), StoreError> {
-    sqlx::query(
+    sql::query(
         "update dead_letters set status = $1, changed_at = $2 \
          where id in (select atom from jsonb_each($3))",
     )
@@ -259,15 +259,15 @@ async fn set_status(
 
 /// Settles a parked message as an operator says; what waits behind it is tried again.
 pub(crate) async fn settle(
-    connection: &mut AnyConnection,
+    connection: &mut Connection,
     id: &str,
     status: DeadLetterStatus,
     now: Timestamp,
 ) -> Result<Settled, StoreError> {
     let found: Option<(String, String)> =
-        sqlx::query_as("select lane, status from dead_letters where id = $1")
+        sql::query("select lane, status from dead_letters where id = $1")
             .bind(id.to_owned())
-            .fetch_optional(&mut *connection)
+            .fetch_optional(connection)
             .await?;
     let Some((lane, present)) = found else {
         return Ok(Settled::Unknown);
@@ -276,7 +276,7 @@ pub(crate) async fn settle(
         return Ok(Settled::NotParked);
     }
     set_status(connection, status, &[id.to_owned()], now).await?;
-    sqlx::query(
+    sql::query(
         "update dead_letters set status = 'retrying', changed_at = $1 \
          where lane = $2 and status = 'waiting'",
     )
@@ -296,18 +296,18 @@ pub(crate) async fn list(
 ) -> Result<Vec<DeadLetter>, StoreError> {
     type Row = (String, String, String, String, i64, String, i64, i64);
     let mut reader = database.reader().await?;
-    let rows: Vec<Row> = sqlx::query_as(
+    let rows: Vec<Row> = sql::query(
         "select id, lane, status, kind, position, cause, attempts, parked_at from dead_letters \
          where id > $1 and ($2 = '' or status = $2) order by id limit $3",
     )
     .bind(after.to_owned())
     .bind(status.map_or("", DeadLetterStatus::as_str))
     .bind(limit_to_bind(limit))
-    .fetch_all(&mut *reader)
+    .fetch_all(&mut reader)
     .await?;
     reader.give_back();
     let read = |(id, lane, status, kind, position, cause, attempts, parked_at): Row| {
-        let status = status.parse().map_err(|error: String| sqlx::Error::Decode(error.into()))?;
+        let status = status.parse().map_err(|error: String| sql::Error::bad_value(error))?;
         let (position, parked_at) = (Position(position), Timestamp(parked_at));
         Ok(DeadLetter { id, lane, status, kind, position, cause, attempts, parked_at })
     };
@@ -320,11 +320,11 @@ pub(crate) async fn counts(
 ) -> Result<Vec<(DeadLetterStatus, i64)>, StoreError> {
     let mut reader = database.reader().await?;
     // The condition is that of the index, so that those that are settled cost nothing.
-    let found: Vec<(String, i64)> = sqlx::query_as(
+    let found: Vec<(String, i64)> = sql::query(
         "select status, count(*) from dead_letters \
          where status in ('parked', 'waiting', 'retrying') group by status",
     )
-    .fetch_all(&mut *reader)
+    .fetch_all(&mut reader)
     .await?;
     reader.give_back();
     let count = |status: DeadLetterStatus| {
@@ -338,20 +338,20 @@ pub(crate) async fn counts(
 /// Counts the first attempt at each of these messages, in a transaction of its own, before it runs;
 /// whether it is the first for all, without which nothing is counted.
 pub(crate) async fn count_first_attempts(
-    connection: &mut AnyConnection,
+    connection: &mut Connection,
     message_ids: &[String],
 ) -> Result<bool, StoreError> {
     let ids = serde_json::to_string(message_ids)?;
-    let counted: i64 = sqlx::query_scalar(
+    let counted: i64 = sql::query(
         "select count(*) from attempts where message_id in (select atom from jsonb_each($1))",
     )
     .bind(ids.clone())
-    .fetch_one(&mut *connection)
+    .fetch_one(connection)
     .await?;
     if counted > 0 {
         return Ok(false);
     }
-    sqlx::query("insert into attempts (message_id, number) select atom, 1 from jsonb_each($1)")
+    sql::query("insert into attempts (message_id, number) select atom, 1 from jsonb_each($1)")
         .bind(ids)
         .execute(connection)
         .await?;
@@ -360,10 +360,10 @@ pub(crate) async fn count_first_attempts(
 
 /// Counts an attempt at a message, in a transaction of its own, before it runs.
 pub(crate) async fn count_attempt(
-    connection: &mut AnyConnection,
+    connection: &mut Connection,
     message_id: &str,
 ) -> Result<i64, StoreError> {
-    Ok(sqlx::query_scalar(
+    Ok(sql::query(
         "insert into attempts (message_id, number) values ($1, 1) \
          on conflict (message_id) do update set number = attempts.number + 1 returning number",
     )

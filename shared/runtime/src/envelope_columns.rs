@@ -1,11 +1,9 @@
 //! How an event's envelope lies in a table, the same in every outbox and in the event store.
 
-use sqlx::Row as _;
-use sqlx::any::AnyRow;
-
 use crate::clock::Timestamp;
 use crate::error::StoreError;
 use crate::event::{Envelope, EventId, Version};
+use crate::sql::{self, Row};
 
 /// The columns of an envelope but its source, in the order of [`envelope_values!`] and [`read`].
 macro_rules! envelope_columns {
@@ -41,25 +39,25 @@ macro_rules! envelope_values {
 pub(crate) use envelope_values;
 
 /// Reads an envelope from the columns that begin at `first`.
-pub(crate) fn read(row: &AnyRow, first: usize, source: String) -> Result<Envelope, StoreError> {
-    let id: String = row.try_get(first)?;
+pub(crate) fn read(row: &mut Row, first: usize, source: String) -> Result<Envelope, StoreError> {
+    let id: String = row.get(first)?;
     Ok(Envelope {
         id: EventId(parse_id(&id)?),
         source,
-        kind: row.try_get(first + 1)?,
-        schema: row.try_get(first + 2)?,
-        stream: row.try_get(first + 3)?,
-        version: Version(row.try_get(first + 4)?),
-        time: Timestamp(row.try_get(first + 5)?),
-        correlation: row.try_get(first + 6)?,
-        causation: row.try_get(first + 7)?,
-        actor: row.try_get(first + 8)?,
-        traceparent: row.try_get(first + 9)?,
-        data: row.try_get(first + 10)?,
+        kind: row.get(first + 1)?,
+        schema: row.get(first + 2)?,
+        stream: row.get(first + 3)?,
+        version: Version(row.get(first + 4)?),
+        time: Timestamp(row.get(first + 5)?),
+        correlation: row.get(first + 6)?,
+        causation: row.get(first + 7)?,
+        actor: row.get(first + 8)?,
+        traceparent: row.get(first + 9)?,
+        data: row.get(first + 10)?,
     })
 }
 
 /// Reads an id that a database holds as text.
 pub(crate) fn parse_id(text: &str) -> Result<uuid::Uuid, StoreError> {
-    uuid::Uuid::parse_str(text).map_err(|cause| StoreError::from(sqlx::Error::Decode(cause.into())))
+    uuid::Uuid::parse_str(text).map_err(|cause| StoreError::from(sql::Error::bad_value(cause)))
 }

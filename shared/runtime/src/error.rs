@@ -1,19 +1,18 @@
 //! Why the runtime could not do what it was asked.
 
-use sqlx::error::DatabaseError;
-
 use crate::event::Position;
 use crate::row::BadCell;
+use crate::sql::Error;
 
 /// Why a read or a unit of work did not come to its end.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The database does not answer, or not in time. Nothing is wrong with what it was asked.
     #[error("the database does not answer: {0}")]
-    Unavailable(#[source] sqlx::Error),
+    Unavailable(#[source] Error),
     /// The database refuses what it was given.
     #[error("the database refuses the data: {0}")]
-    Data(#[source] sqlx::Error),
+    Data(#[source] Error),
     /// A commit was sent and its outcome could not be learned in time.
     #[error("it is not known whether the commit took place")]
     UnknownOutcome,
@@ -99,16 +98,9 @@ pub enum Divergence {
     },
 }
 
-impl From<sqlx::Error> for StoreError {
-    fn from(error: sqlx::Error) -> Self {
-        let data = match &error {
-            sqlx::Error::Database(refused) => refuses_data(refused.as_ref()),
-            sqlx::Error::ColumnDecode { .. } | sqlx::Error::Encode(_) | sqlx::Error::Decode(_) => {
-                true
-            }
-            _ => false,
-        };
-        if data { Self::Data(error) } else { Self::Unavailable(error) }
+impl From<Error> for StoreError {
+    fn from(error: Error) -> Self {
+        if error.is_about_data() { Self::Data(error) } else { Self::Unavailable(error) }
     }
 }
 
@@ -124,18 +116,4 @@ impl StoreError {
     pub fn is_passing(&self) -> bool {
         matches!(self, Self::Unavailable(_) | Self::UnknownOutcome)
     }
-}
-
-/// Whether the database refuses the values, as opposed to being unable to work.
-///
-/// Postgres: SQLSTATE classes 22 (data exception), 23 (integrity constraint) and 54 (a limit of the
-/// program). SQLite: primary result codes TOOBIG, CONSTRAINT and MISMATCH, in the low byte.
-fn refuses_data(error: &dyn DatabaseError) -> bool {
-    let Some(code) = error.code() else {
-        return false;
-    };
-    if code.len() == 5 && code.chars().all(|c| c.is_ascii_alphanumeric()) {
-        return matches!(&code[..2], "22" | "23" | "54");
-    }
-    code.parse::<i32>().is_ok_and(|code| matches!(code & 0xff, 18..=20))
 }

@@ -1,14 +1,12 @@
 //! The event store: what all services said happened, in one order that all read.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use sqlx::any::AnyRow;
-use sqlx::{AnyConnection, Row as _};
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 use uuid::Uuid;
 
 use crate::clock::{Clock, Ids, Timestamp};
@@ -23,6 +21,7 @@ use crate::measure;
 use crate::migrate::{self, Migrations};
 use crate::outbox::OutboxEvent;
 use crate::roles::{self, Role};
+use crate::sql::{self, Answered, Connection, Row, Statement};
 
 /// The name of its owner: of its file or schema.
 pub(crate) const OWNER: &str = "event_store";
@@ -37,6 +36,9 @@ pub struct EventStore {
     /// The newest position that this process appended: what other processes are told.
     appended: watch::Sender<Position>,
     consumers: Consumers,
+    /// Where it ends, as far as the last append of this process knows. Held while one appends: the others
+    /// of this process would wait for their turn all the same.
+    ends: Arc<Mutex<Option<Ends>>>,
 }
 
 /// An event in the event store.
@@ -82,7 +84,7 @@ impl StoredEvent {
 }
 
 /// How much of a source's outbox the event store holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cursor {
     /// The outbox position of the last event.
     pub position: Position,
@@ -146,6 +148,7 @@ impl EventStore {
             grew: watch::Sender::new(Position(0)),
             appended: watch::Sender::new(Position(0)),
             consumers: Consumers::default(),
+            ends: Arc::default(),
         };
         if mode == Migrations::Apply {
             store.name(ids.next()).await?;
@@ -156,21 +159,21 @@ impl EventStore {
     /// Gives a new event store its id.
     async fn name(&self, id: Uuid) -> Result<(), StoreError> {
         let mut reader = self.database.reader().await?;
-        let known: i64 =
-            sqlx::query_scalar("select count(*) from log").fetch_one(&mut *reader).await?;
+        let known: i64 = sql::query("select count(*) from log").fetch_one(&mut reader).await?;
         reader.give_back();
         if known > 0 {
             return Ok(());
         }
         let mut turn = self.database.take_turn(CommitPoint::Naming).await?;
-        sqlx::query(
+        sql::query(
             "insert into log (id, created_at) select $1, $2 where not exists (select 1 from log)",
         )
         .bind(id.to_string())
         .bind(self.clock.now().0)
-        .execute(&mut *turn)
+        .execute(&mut turn)
         .await?;
-        Ok(turn.commit().await?)
+        turn.commit(Vec::new()).await?;
+        Ok(())
     }
 
     /// Lets a role (Postgres only) read everything, and append its own service's events if it
@@ -178,7 +181,8 @@ impl EventStore {
     pub async fn admit(&self, role: &Role, appends: bool) -> Result<(), StoreError> {
         let mut admitting = self.database.begin().await?;
         roles::admit_to_event_store(&mut admitting, OWNER, role, appends).await?;
-        Ok(admitting.commit().await?)
+        admitting.commit(Vec::new()).await?;
+        Ok(())
     }
 
     /// Wakes whenever the event store has grown, as far as this process hears of it.
@@ -228,57 +232,114 @@ impl EventStore {
             return Ok(Appended::Done(self.head().await?));
         };
         let source = first.envelope.source.as_str();
-        let mut turn = self.database.take_turn(CommitPoint::Append).await?;
-        let (last, cursor) = ends(&mut turn, source).await?;
-        let follows = |(event, expected): (&OutboxEvent, i64)| {
-            event.position.0 == expected && event.envelope.source == source
-        };
-        if !events.iter().zip(cursor.position.0 + 1..).all(follows) {
+        let mut known = self.ends.lock().await;
+        // Whatever becomes of this append: only its success tells where the log ends.
+        if let Some(ends) = known.take()
+            && ends.admit(source, events)
+        {
+            match self.append_after(ends, source, events).await {
+                Ok(Some(ends)) => {
+                    let head = ends.last.position;
+                    *known = Some(ends);
+                    return Ok(Appended::Done(head));
+                }
+                Ok(None) => {}
+                // It may have been committed; what is there tells.
+                Err(StoreError::Unavailable(cut)) if cut.was_cut() => {}
+                Err(trouble) => return Err(trouble),
+            }
+        }
+        let (turn, mut answers) =
+            self.database.take_turn_and(CommitPoint::Append, vec![Ends::find(source)]).await?;
+        let ends = Ends::found(source, answers.pop())?;
+        let cursor = ends.cursors.get(source).copied().unwrap_or_default();
+        if !ends.admit(source, events) {
             turn.rollback().await?;
+            *known = Some(ends);
             return Ok(Appended::NotNext(cursor));
         }
-        let recorded_at = self.clock.now().max(last.recorded_at);
-        let mut chain = last.chain;
+        let (insert, ends) = self.insert_after(ends, source, events)?;
+        // A commit whose answer is lost needs no inquiry: the relay asks for the cursor and goes on
+        // from there.
+        let sent = self.clock.now();
+        let answered = turn.commit(vec![insert]).await;
+        measure::committed(OWNER, self.clock.now().since(sent));
+        answered?;
+        let head = ends.last.position;
+        self.appended(events, head);
+        *known = Some(ends);
+        Ok(Appended::Done(head))
+    }
+
+    /// Appends in one round trip after what this process knows the end to be; nothing if it is not, and
+    /// then nothing is written.
+    async fn append_after(
+        &self,
+        ends: Ends,
+        source: &str,
+        events: &[OutboxEvent],
+    ) -> Result<Option<Ends>, StoreError> {
+        let (insert, ends) = self.insert_after(ends, source, events)?;
+        let sent = self.clock.now();
+        let answered = self.database.write_at_once(CommitPoint::Append, vec![insert]).await;
+        measure::committed(OWNER, self.clock.now().since(sent));
+        if answered?.iter().all(|answer| answer.changed() == 0) {
+            return Ok(None);
+        }
+        self.appended(events, ends.last.position);
+        Ok(Some(ends))
+    }
+
+    /// What adds events after this end, and only there, and where the end is then.
+    fn insert_after(
+        &self,
+        mut ends: Ends,
+        source: &str,
+        events: &[OutboxEvent],
+    ) -> Result<(Statement, Ends), StoreError> {
+        let before = ends.last.chain.clone();
+        let last = &mut ends.last;
+        last.recorded_at = self.clock.now().max(last.recorded_at);
         let mut rows = Vec::with_capacity(events.len());
-        for (position, event) in (last.position.0 + 1..).zip(events) {
-            chain = link(&chain, event.envelope.id);
+        for event in events {
+            last.position = last.position.next();
+            last.chain = link(&last.chain, event.envelope.id);
             rows.push(envelope_values!(
                 event.envelope,
-                position,
-                recorded_at.0,
+                last.position,
+                last.recorded_at.0,
                 event.position,
                 source,
-                chain.clone()
+                last.chain.clone()
             ));
+            let (position, event) = (event.position, Some(event.envelope.id));
+            ends.cursors.insert(source.to_owned(), Cursor { position, event });
         }
-        sqlx::query(concat!(
+        let insert = sql::query(concat!(
             "insert into event (position, recorded_at, source_position, source, chain, ",
             envelope_columns!(),
             ") select cast(value ->> 0 as bigint), cast(value ->> 1 as bigint), \
              cast(value ->> 2 as bigint), value ->> 3, value ->> 4, value ->> 5, value ->> 6, \
              cast(value ->> 7 as bigint), value ->> 8, cast(value ->> 9 as bigint), \
              cast(value ->> 10 as bigint), value ->> 11, value ->> 12, value ->> 13, value ->> 14, \
-             value ->> 15 from jsonb_each($1)"
+             value ->> 15 from jsonb_each($1) where $2 = \
+             coalesce((select chain from event order by position desc limit 1), '')"
         ))
         .bind(serde_json::to_string(&rows)?)
-        .execute(&mut *turn)
-        .await?;
-        // A commit whose answer is lost needs no inquiry: the relay asks for the cursor and goes on
-        // from there.
-        let sent = self.clock.now();
-        let answered = turn.commit().await;
-        measure::committed(OWNER, self.clock.now().since(sent));
-        answered?;
-        let head = last.position.plus(events.len());
-        // What another process appended before this, and did not tell yet: it is no news any more
+        .bind(before);
+        Ok((insert, ends))
+    }
+
+    /// Tells those who wait for these events that they are in.
+    fn appended(&self, events: &[OutboxEvent], head: Position) {
+        // What another process appended before these, and did not tell yet: it is no news any more
         // when it does.
-        let untold = *self.grew.borrow() < last.position;
+        let untold = self.grew.borrow().plus(events.len()) < head;
         raise(&self.appended, head);
         raise(&self.grew, head);
         let types: BTreeSet<&str> =
             events.iter().map(|event| event.envelope.kind.as_str()).collect();
         self.consumers.tell(|kind| untold || types.contains(kind));
-        Ok(Appended::Done(head))
     }
 
     /// How much of a source's outbox is here.
@@ -293,8 +354,8 @@ impl EventStore {
     pub async fn head(&self) -> Result<Position, StoreError> {
         in_time(limits::READ, async {
             let mut reader = self.database.reader().await?;
-            let head: i64 = sqlx::query_scalar("select coalesce(max(position), 0) from event")
-                .fetch_one(&mut *reader)
+            let head: i64 = sql::query("select coalesce(max(position), 0) from event")
+                .fetch_one(&mut reader)
                 .await?;
             reader.give_back();
             Ok(Position(head))
@@ -315,7 +376,7 @@ impl EventStore {
         let furthest = after.plus(limit * limits::LOG_WINDOW_FACTOR);
         let most = limit + usize::from(after > Position(0));
         let mut reader = self.database.follower().await?;
-        let rows = sqlx::query(concat!(
+        let mut rows: Vec<Row> = sql::query(concat!(
             "select ",
             stored_columns!(),
             ", (select max(id) from log) from event where position >= $1 and position <= $2 and (position = $1 \
@@ -327,33 +388,31 @@ impl EventStore {
         .bind(furthest.0)
         .bind(types)
         .bind(limit_to_bind(most))
-        .fetch_all(&mut *reader)
+        .fetch_all(&mut reader)
         .await?;
-        let log_id: String = match rows.first() {
-            Some(row) => row.try_get(5 + envelope_columns::COUNT)?,
+        let log_id: String = match rows.first_mut() {
+            Some(row) => row.get(5 + envelope_columns::COUNT)?,
             None => {
-                sqlx::query_scalar("select coalesce(max(id), '') from log")
-                    .fetch_one(&mut *reader)
-                    .await?
+                sql::query("select coalesce(max(id), '') from log").fetch_one(&mut reader).await?
             }
         };
         reader.give_back();
-        let mut events: Vec<StoredEvent> = rows.iter().map(read).collect::<Result<_, _>>()?;
+        let found = rows.len();
+        let mut events: Vec<StoredEvent> = rows.into_iter().map(read).collect::<Result<_, _>>()?;
         let anchor =
             (events.first().is_some_and(|event| event.position == after)).then(|| events.remove(0));
         let end = events.last().map(|event| event.anchor(&log_id));
-        let is_last = rows.len() < most && end.as_ref().is_none_or(|end| end.position < furthest);
+        let is_last = found < most && end.as_ref().is_none_or(|end| end.position < furthest);
         Ok(Page { log_id, anchor, events, end, is_last })
     }
 
     /// How long the oldest event after a place has been here.
     pub(crate) async fn age_after(&self, position: Position) -> Result<Duration, StoreError> {
         let mut reader = self.database.reader().await?;
-        let recorded: Option<i64> =
-            sqlx::query_scalar("select recorded_at from event where position = $1")
-                .bind(position.next().0)
-                .fetch_optional(&mut *reader)
-                .await?;
+        let recorded: Option<i64> = sql::query("select recorded_at from event where position = $1")
+            .bind(position.next().0)
+            .fetch_optional(&mut reader)
+            .await?;
         reader.give_back();
         let now = self.clock.now();
         Ok(recorded.map_or(Duration::ZERO, |recorded| now.since(Timestamp(recorded))))
@@ -363,24 +422,24 @@ impl EventStore {
     pub async fn event(&self, id: EventId) -> Result<Option<StoredEvent>, StoreError> {
         in_time(limits::READ, async {
             let mut reader = self.database.reader().await?;
-            let row = sqlx::query(concat!(stored_event!(), " where id = $1"))
+            let row: Option<Row> = sql::query(concat!(stored_event!(), " where id = $1"))
                 .bind(id.to_string())
-                .fetch_optional(&mut *reader)
+                .fetch_optional(&mut reader)
                 .await?;
             reader.give_back();
-            row.as_ref().map(read).transpose()
+            row.map(read).transpose()
         })
         .await
     }
 
     /// At most `limit` events of this source, from an outbox position on.
     pub(crate) async fn of_source(
-        connection: &mut AnyConnection,
+        connection: &mut Connection,
         source: &str,
         first: Position,
         limit: usize,
     ) -> Result<Vec<StoredEvent>, StoreError> {
-        let rows = sqlx::query(concat!(
+        let rows: Vec<Row> = sql::query(concat!(
             stored_event!(),
             " where source = $1 and source_position >= $2 and source_position < $3 \
              order by source_position"
@@ -390,19 +449,19 @@ impl EventStore {
         .bind(first.plus(limit).0)
         .fetch_all(connection)
         .await?;
-        rows.iter().map(read).collect()
+        rows.into_iter().map(read).collect()
     }
 
     /// The last position recorded by then; 0 if none was.
     pub async fn position_at(&self, time: Timestamp) -> Result<Position, StoreError> {
         in_time(limits::READ, async {
             let mut reader = self.database.reader().await?;
-            let position: Option<i64> = sqlx::query_scalar(
+            let position: Option<i64> = sql::query(
                 "select position from event where recorded_at <= $1 \
              order by recorded_at desc, position desc limit 1",
             )
             .bind(time.0)
-            .fetch_optional(&mut *reader)
+            .fetch_optional(&mut reader)
             .await?;
             reader.give_back();
             Ok(Position(position.unwrap_or(0)))
@@ -411,17 +470,25 @@ impl EventStore {
     }
 }
 
-/// The end of the event store, which the next append begins after.
+/// Where the event store ends, which the next append begins after.
+#[derive(Debug)]
+struct Ends {
+    last: Last,
+    /// How much it holds of the outboxes of those sources that were asked for.
+    cursors: BTreeMap<String, Cursor>,
+}
+
+/// The last event.
+#[derive(Debug)]
 struct Last {
     position: Position,
     recorded_at: Timestamp,
     chain: String,
 }
 
-/// The end of the event store, and how much of a source's outbox it holds.
-async fn ends(turn: &mut AnyConnection, source: &str) -> Result<(Last, Cursor), StoreError> {
-    let (position, recorded_at, chain, source_position, id): (i64, i64, String, i64, String) =
-        sqlx::query_as(
+impl Ends {
+    fn find(source: &str) -> Statement {
+        sql::query(
             "select coalesce(newest.position, 0), coalesce(newest.recorded_at, 0), \
              coalesce(newest.chain, ''), coalesce(mine.source_position, 0), coalesce(mine.id, '') \
              from turn left join (select position, recorded_at, chain from event \
@@ -430,10 +497,25 @@ async fn ends(turn: &mut AnyConnection, source: &str) -> Result<(Last, Cursor), 
              order by source_position desc limit 1) as mine on 1 = 1",
         )
         .bind(source)
-        .fetch_one(turn)
-        .await?;
-    let last = Last { position: Position(position), recorded_at: Timestamp(recorded_at), chain };
-    Ok((last, read_cursor(source_position, &id)?))
+    }
+
+    fn found(source: &str, answered: Option<Answered>) -> Result<Self, StoreError> {
+        let (position, recorded_at, chain, source_position, id): (i64, i64, String, i64, String) =
+            answered.unwrap_or_default().row()?;
+        let last =
+            Last { position: Position(position), recorded_at: Timestamp(recorded_at), chain };
+        let cursor = read_cursor(source_position, &id)?;
+        Ok(Self { last, cursors: BTreeMap::from([(source.to_owned(), cursor)]) })
+    }
+
+    /// Whether these events of a source begin right after what is here of it, without a gap.
+    fn admit(&self, source: &str, events: &[OutboxEvent]) -> bool {
+        let Some(cursor) = self.cursors.get(source) else { return false };
+        let follows = |(event, expected): (&OutboxEvent, i64)| {
+            event.position.0 == expected && event.envelope.source == source
+        };
+        events.iter().zip(cursor.position.0 + 1..).all(follows)
+    }
 }
 
 /// The chain with one more event.
@@ -441,8 +523,8 @@ pub(crate) fn link(chain: &str, id: EventId) -> String {
     hex::encode(Sha256::new().chain_update(chain).chain_update(id.to_string()).finalize())
 }
 
-async fn cursor(connection: &mut AnyConnection, source: &str) -> Result<Cursor, StoreError> {
-    let last: Option<(i64, String)> = sqlx::query_as(
+async fn cursor(connection: &mut Connection, source: &str) -> Result<Cursor, StoreError> {
+    let last: Option<(i64, String)> = sql::query(
         "select source_position, id from event where source = $1 \
          order by source_position desc limit 1",
     )
@@ -460,14 +542,14 @@ fn read_cursor(position: i64, id: &str) -> Result<Cursor, StoreError> {
     Ok(Cursor { position: Position(position), event })
 }
 
-fn read(row: &AnyRow) -> Result<StoredEvent, StoreError> {
-    let source: String = row.try_get(3)?;
+fn read(mut row: Row) -> Result<StoredEvent, StoreError> {
+    let source: String = row.get(3)?;
     Ok(StoredEvent {
-        position: Position(row.try_get(0)?),
-        recorded_at: Timestamp(row.try_get(1)?),
-        source_position: Position(row.try_get(2)?),
-        envelope: envelope_columns::read(row, 4, source)?,
-        chain: row.try_get(4 + envelope_columns::COUNT)?,
+        position: Position(row.get(0)?),
+        recorded_at: Timestamp(row.get(1)?),
+        source_position: Position(row.get(2)?),
+        envelope: envelope_columns::read(&mut row, 4, source)?,
+        chain: row.get(4 + envelope_columns::COUNT)?,
     })
 }
 

@@ -52,7 +52,7 @@ crate::text_enum! {
     pub enum Moment {
         /// What it is about was read; it has no turn yet.
         Turn = "turn",
-        /// Everything is written, nothing is committed.
+        /// Everything is decided, nothing is committed.
         Before = "before",
         /// Everything is committed, and nobody knows.
         After = "after",
@@ -73,7 +73,7 @@ mod places {
         }
 
         #[expect(clippy::unused_async, reason = "the same form as with the feature")]
-        pub(crate) async fn reach(&self, _: Moment) -> Result<(), sqlx::Error> {
+        pub(crate) async fn reach(&self, _: Moment) -> Result<(), crate::sql::Error> {
             Ok(())
         }
     }

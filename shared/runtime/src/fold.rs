@@ -20,7 +20,7 @@ use crate::failpoints::CommitPoint;
 use crate::limits;
 use crate::migrate::{self, Migrations};
 use crate::outbox::{self, OutboxEvent};
-use crate::rows::{Clear, Load, Save};
+use crate::rows::{self, Clear, Save};
 use crate::service::{Service, TimerChange};
 use crate::tables::Tables;
 use crate::timers::{self, StoredTimer};
@@ -53,7 +53,7 @@ pub async fn rebuild<S: Service>(
         progress(position.0, total.0);
     }
     reader.give_back();
-    turn.commit().await.map_err(StoreError::from)?;
+    turn.commit(Vec::new()).await.map_err(StoreError::from)?;
     database.close().await;
     Ok(position.0)
 }
@@ -66,7 +66,7 @@ async fn replay<S: Service>(turn: &mut Turn, page: &[OutboxEvent]) -> Result<(),
     for event in &events {
         tables.want_changed(event);
     }
-    tables.visit(&mut Load(turn)).await?;
+    rows::load(&mut tables, turn).await?;
     for (event, stored) in events.iter().zip(page) {
         tables.evolve(&recorded(event, stored));
         fold.take::<S>(event, &stored.envelope)?;
@@ -74,7 +74,8 @@ async fn replay<S: Service>(turn: &mut Turn, page: &[OutboxEvent]) -> Result<(),
     let mut writes = Writes::default();
     tables.visit(&mut Save { writes: &mut writes, changed: Vec::new() }).await?;
     timers::change(&mut writes, &fold.0)?;
-    Ok(turn.write(writes).await?)
+    turn.run(writes.into_statements()).await?;
+    Ok(())
 }
 
 /// Sends a service's consumer back to the beginning of the event store.
@@ -88,8 +89,7 @@ pub async fn rewind<S: Service>(location: &Location, clock: &Clock) -> Result<()
     let again = Checkpoint { sequence, anchor: Anchor::default(), sources: newest.sources };
     let mut writes = Writes::default();
     checkpoint::insert(&mut writes, &again, clock.now())?;
-    turn.write(writes).await.map_err(StoreError::from)?;
-    turn.commit().await.map_err(StoreError::from)?;
+    turn.commit(writes.into_statements()).await.map_err(StoreError::from)?;
     database.close().await;
     Ok(())
 }

@@ -194,7 +194,7 @@ impl<S: Service> Handle<S> {
         let settling = tokio::spawn(in_time(limits::STEP, async move {
             let mut turn = core.database.take_turn(CommitPoint::Settlement).await?;
             let settled = dead_letters::settle(&mut turn, &id, status, core.clock.now()).await?;
-            turn.commit().await?;
+            turn.commit(Vec::new()).await?;
             core.retry.notify_one();
             Ok(settled)
         }));

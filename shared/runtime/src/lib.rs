@@ -17,6 +17,7 @@
 //! - [`fold`]: rebuild, rewind and verify.
 //! - `measure`, `counts`: what the metrics tell. [`trace`]: what traces tell.
 //! - `database`: the one home of what differs between the two databases. `connections`: lends them.
+//!   `sql`: statements and their answers.
 //! - `failpoints`: where tests step in; nothing in a build for use.
 //! - `migrate`, [`Role`]: their tables, and who may do what with them.
 //! - [`limits`]: every bound.
@@ -52,6 +53,7 @@ mod rows;
 mod runs;
 mod runtime;
 mod service;
+mod sql;
 mod steps;
 mod tables;
 mod timers;
@@ -80,6 +82,7 @@ pub use row::{
 };
 pub use runtime::Runtime;
 pub use service::{Answer, Context, Message, Service, TimerChange};
+pub use sql::Error as DatabaseError;
 pub use steps::Steps;
 pub use tables::{Table, Tables, Visitor};
 pub use writer::{Step, Writer};

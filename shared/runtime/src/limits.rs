@@ -63,6 +63,8 @@ pub const WRITE_CONNECTIONS: u16 = 2;
 pub const FOLLOW_CONNECTIONS: u16 = 2;
 /// Connections that read for requests, and for what loops look at now and then, per owner.
 pub const READ_CONNECTIONS: u16 = 4;
+/// Statements that a connection to SQLite keeps prepared.
+pub const STATEMENTS_PREPARED: usize = 128;
 /// Stored answers are forgotten after this long.
 pub const ANSWERS_KEPT: Duration = Duration::from_hours(7 * 24);
 /// Stored answers that one pruning removes.

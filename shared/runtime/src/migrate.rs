@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use sqlx::Connection as _;
 use sqlx::error::DatabaseError;
 use sqlx::migrate::{Migrate, MigrateError, MigrationType, Migrator};
 use tracing::warn;
@@ -167,12 +168,14 @@ async fn is_complete(
     owner: &'static str,
     migrator: &Migrator,
 ) -> Result<bool, SchemaError> {
-    let connecting = database.connect().await;
+    let connecting = database.connect_to_migrate().await;
     let mut connection =
         connecting.map_err(|cause| SchemaError::Failed { owner, cause: cause.into() })?;
     // Without the table of migrations none was applied.
     let applied =
         connection.list_applied_migrations(&migrator.table_name).await.unwrap_or_default();
+    // Whether it takes leave or not, it is gone.
+    drop(connection.close().await);
     let unknown = applied.iter().find(|applied| !migrator.version_exists(applied.version));
     if let Some(unknown) = unknown {
         let detail = format!("it has migration {}", unknown.version);
@@ -197,7 +200,10 @@ async fn is_complete(
 /// moment, and everyone else waits behind it as long as it waits. So it gives up soon.
 async fn apply(database: &Database, migrator: &Migrator) -> Result<(), MigrateError> {
     let mut connection = database.connect_to_migrate().await?;
-    migrator.run(&mut *connection).await
+    // It may be left with the lock that keeps other migrators out, so it is used once.
+    let applied = migrator.run(&mut connection).await;
+    drop(connection.close().await);
+    applied
 }
 
 /// Whether it waited longer than `lock_timeout` for a lock (Postgres: `lock_not_available`).

@@ -2,7 +2,6 @@
 //!
 //! A notification is only a hint: it may be lost, and every reader looks by itself now and then.
 
-use sqlx::AssertSqlSafe;
 use sqlx::postgres::PgListener;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
@@ -11,6 +10,7 @@ use crate::database::in_time;
 use crate::event::Position;
 use crate::event_store::EventStore;
 use crate::limits;
+use crate::sql;
 
 const CHANNEL: &str = "waybill_log";
 
@@ -22,10 +22,10 @@ pub(crate) async fn tell(store: EventStore, ending: CancellationToken) {
     while let Some(Ok(())) = ending.run_until_cancelled(appends.changed()).await {
         let head = *appends.borrow_and_update();
         // A number of ours in a constant text: the statement takes no parameters.
-        let notify = AssertSqlSafe(format!("notify {CHANNEL}, '{head}'"));
+        let notify = sql::plain(format!("notify {CHANNEL}, '{head}'"));
         let notifying = async {
             let mut connection = store.database().reader().await?;
-            sqlx::raw_sql(notify).execute(&mut *connection).await?;
+            notify.execute(&mut connection).await?;
             connection.give_back();
             Ok(())
         };

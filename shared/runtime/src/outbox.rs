@@ -2,12 +2,10 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use sqlx::any::AnyRow;
-use sqlx::{AnyConnection, Row as _};
-
 use crate::envelope_columns::{self, envelope_columns, envelope_values};
 use crate::error::StoreError;
 use crate::event::{Envelope, EventId, Position};
+use crate::sql::{self, Connection, Row};
 use crate::writes::Writes;
 
 /// An event in an outbox.
@@ -41,13 +39,13 @@ pub(crate) fn insert(writes: &mut Writes, events: &[OutboxEvent]) -> Result<(), 
 
 /// The id of the first event of each of these streams that has any.
 pub(crate) async fn first_events(
-    connection: &mut AnyConnection,
+    connection: &mut Connection,
     streams: &BTreeSet<&str>,
 ) -> Result<HashMap<String, String>, StoreError> {
     if streams.is_empty() {
         return Ok(HashMap::new());
     }
-    let rows: Vec<(String, String)> = sqlx::query_as(
+    let rows: Vec<(String, String)> = sql::query(
         "select atom, \
          coalesce((select id from outbox where stream = atom and stream_version = 1), '') \
          from jsonb_each($1)",
@@ -60,12 +58,12 @@ pub(crate) async fn first_events(
 
 /// At most `limit` events from `first` on, in order.
 pub(crate) async fn page(
-    connection: &mut AnyConnection,
+    connection: &mut Connection,
     source: &str,
     first: Position,
     limit: usize,
 ) -> Result<Vec<OutboxEvent>, StoreError> {
-    let rows = sqlx::query(concat!(
+    let rows: Vec<Row> = sql::query(concat!(
         "select position, ",
         envelope_columns!(),
         " from outbox where position >= $1 and position < $2 order by position"
@@ -74,32 +72,31 @@ pub(crate) async fn page(
     .bind(first.plus(limit).0)
     .fetch_all(connection)
     .await?;
-    rows.iter().map(|row| read(row, source)).collect()
+    rows.into_iter().map(|row| read(row, source)).collect()
 }
 
 /// The place of the last event, 0 if there is none.
-pub(crate) async fn head(connection: &mut AnyConnection) -> Result<Position, StoreError> {
-    let head: i64 = sqlx::query_scalar("select coalesce(max(position), 0) from outbox")
-        .fetch_one(connection)
-        .await?;
+pub(crate) async fn head(connection: &mut Connection) -> Result<Position, StoreError> {
+    let head: i64 =
+        sql::query("select coalesce(max(position), 0) from outbox").fetch_one(connection).await?;
     Ok(Position(head))
 }
 
 /// The id of the event at a position, if there is one.
 pub(crate) async fn id_at(
-    connection: &mut AnyConnection,
+    connection: &mut Connection,
     position: Position,
 ) -> Result<Option<EventId>, StoreError> {
-    let id: Option<String> = sqlx::query_scalar("select id from outbox where position = $1")
+    let id: Option<String> = sql::query("select id from outbox where position = $1")
         .bind(position.0)
         .fetch_optional(connection)
         .await?;
     id.map(|id| envelope_columns::parse_id(&id).map(EventId)).transpose()
 }
 
-fn read(row: &AnyRow, source: &str) -> Result<OutboxEvent, StoreError> {
+fn read(mut row: Row, source: &str) -> Result<OutboxEvent, StoreError> {
     Ok(OutboxEvent {
-        position: Position(row.try_get(0)?),
-        envelope: envelope_columns::read(row, 1, source.to_owned())?,
+        position: Position(row.get(0)?),
+        envelope: envelope_columns::read(&mut row, 1, source.to_owned())?,
     })
 }

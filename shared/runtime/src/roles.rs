@@ -5,11 +5,10 @@
 //! so that tables of later versions have theirs too. Roles belong to a whole server, rights to one
 //! database.
 
-use sqlx::{AnyConnection, AssertSqlSafe};
-
 use crate::error::StoreError;
 use crate::rows::TableNames;
 use crate::service::Service;
+use crate::sql::{self, Connection};
 use crate::tables::Tables;
 
 /// What the role may do with the tables that every service has, beside reading them. The outbox is
@@ -54,7 +53,7 @@ impl std::fmt::Debug for Role {
 
 /// Lets the role use its service's schema.
 pub(crate) async fn admit_to_service<S: Service>(
-    connection: &mut AnyConnection,
+    connection: &mut Connection,
     role: &Role,
 ) -> Result<(), StoreError> {
     let mut names = TableNames::default();
@@ -67,7 +66,7 @@ pub(crate) async fn admit_to_service<S: Service>(
 
 /// Lets the role read the event store, and append to it if its service writes events.
 pub(crate) async fn admit_to_event_store(
-    connection: &mut AnyConnection,
+    connection: &mut Connection,
     schema: &str,
     role: &Role,
     appends: bool,
@@ -77,7 +76,7 @@ pub(crate) async fn admit_to_event_store(
 
 /// Makes the role if there is none, and gives it these rights in the schema, and no others.
 async fn admit(
-    connection: &mut AnyConnection,
+    connection: &mut Connection,
     schema: &str,
     role: &Role,
     rights: &[(&str, &str)],
@@ -92,14 +91,14 @@ async fn admit(
     let granting = |(verbs, tables): &(&str, &str)| format!("grant {verbs} on {tables} to {name}");
     statements.extend(rights.iter().map(granting));
     // Put together from names that are constants of the build.
-    sqlx::raw_sql(AssertSqlSafe(statements.join("; "))).execute(connection).await?;
+    sql::plain(statements.join("; ")).execute(connection).await?;
     Ok(())
 }
 
 /// Makes the role, or gives it the password that it has from now on.
-async fn make(connection: &mut AnyConnection, role: &Role) -> Result<(), StoreError> {
+async fn make(connection: &mut Connection, role: &Role) -> Result<(), StoreError> {
     // The server quotes what it is given: these statements take no parameters.
-    let statements: String = sqlx::query_scalar(
+    let statements: String = sql::query(
         "select format( \
              case when exists (select 1 from pg_roles where rolname = $1) \
              then 'alter role %1$I with login password %2$L; ' \
@@ -108,8 +107,8 @@ async fn make(connection: &mut AnyConnection, role: &Role) -> Result<(), StoreEr
     )
     .bind(role.name.clone())
     .bind(role.password.clone())
-    .fetch_one(&mut *connection)
+    .fetch_one(connection)
     .await?;
-    sqlx::raw_sql(AssertSqlSafe(statements)).execute(connection).await?;
+    sql::plain(statements).execute(connection).await?;
     Ok(())
 }

@@ -102,6 +102,24 @@ impl fmt::Display for Cell {
     }
 }
 
+impl From<i64> for Cell {
+    fn from(number: i64) -> Self {
+        Self::Bigint(number)
+    }
+}
+
+impl From<String> for Cell {
+    fn from(text: String) -> Self {
+        Self::Text(text)
+    }
+}
+
+impl From<&str> for Cell {
+    fn from(text: &str) -> Self {
+        Self::Text(text.to_owned())
+    }
+}
+
 /// A stored value that its column's type refuses.
 #[derive(Debug, thiserror::Error)]
 #[error("{table}.{column} holds {cell}, which is not {expected}")]

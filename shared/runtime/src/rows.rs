@@ -2,32 +2,63 @@
 
 use std::convert::Infallible;
 
-use sqlx::any::AnyRow;
-use sqlx::{AnyConnection, Row as _};
-
 use crate::database::Database;
 use crate::error::StoreError;
 use crate::event_store::limit_to_bind;
-use crate::row::{Cell, Evolve, Kind, Listed, Row};
-use crate::tables::{Table, Visitor};
+use crate::row::{Cell, Evolve, Listed, Row};
+use crate::sql::{self, Answered, Connection, Statement};
+use crate::tables::{Table, Tables, Visitor};
 use crate::writes::Writes;
 
-/// Loads the rows that were asked for, one statement for each table that misses any.
-pub(crate) struct Load<'a>(pub(crate) &'a mut AnyConnection);
+/// Loads the rows that were asked for, in one round trip.
+pub(crate) async fn load<T: Tables>(
+    tables: &mut T,
+    connection: &mut Connection,
+) -> Result<(), StoreError> {
+    let statements = loads(tables).await?;
+    let answers = connection.run(statements).await?;
+    loaded(tables, answers).await
+}
 
-impl Visitor for Load<'_> {
+/// The statements that load the rows that were asked for, one for each table that misses any.
+pub(crate) async fn loads<T: Tables>(tables: &mut T) -> Result<Vec<Statement>, StoreError> {
+    let mut loads = Loads(Vec::new());
+    tables.visit(&mut loads).await?;
+    Ok(loads.0)
+}
+
+/// Takes what those statements found.
+pub(crate) async fn loaded<T: Tables>(
+    tables: &mut T,
+    answers: Vec<Answered>,
+) -> Result<(), StoreError> {
+    tables.visit(&mut Loaded(answers.into_iter())).await
+}
+
+struct Loads(Vec<Statement>);
+
+impl Visitor for Loads {
     type Error = StoreError;
 
     async fn table<R: Evolve>(&mut self, table: &mut Table<R>) -> Result<(), StoreError> {
-        if !table.is_wanting() {
-            return Ok(());
+        if table.is_wanting() {
+            let keys: Vec<String> = table.wanted().iter().map(ToString::to_string).collect();
+            self.0.push(sql::query(R::LOAD).bind(serde_json::to_string(&keys)?));
         }
-        let keys: Vec<String> = table.wanted().iter().map(ToString::to_string).collect();
-        let found = sqlx::query(R::LOAD)
-            .bind(serde_json::to_string(&keys)?)
-            .fetch_all(&mut *self.0)
-            .await?;
-        table.loaded(found.iter().map(read::<R>).collect::<Result<_, _>>()?);
+        Ok(())
+    }
+}
+
+struct Loaded(std::vec::IntoIter<Answered>);
+
+impl Visitor for Loaded {
+    type Error = StoreError;
+
+    async fn table<R: Evolve>(&mut self, table: &mut Table<R>) -> Result<(), StoreError> {
+        if table.is_wanting() {
+            let found = self.0.next().ok_or(sql::Error::NoRow)?.rows()?;
+            table.loaded(found.into_iter().map(read::<R>).collect::<Result<_, _>>()?);
+        }
         Ok(())
     }
 }
@@ -76,13 +107,13 @@ impl Visitor for TableNames {
 }
 
 /// Empties tables.
-pub(crate) struct Clear<'a>(pub(crate) &'a mut AnyConnection);
+pub(crate) struct Clear<'a>(pub(crate) &'a mut Connection);
 
 impl Visitor for Clear<'_> {
     type Error = StoreError;
 
     async fn table<R: Evolve>(&mut self, _: &mut Table<R>) -> Result<(), StoreError> {
-        sqlx::query(R::CLEAR).execute(&mut *self.0).await?;
+        sql::query(R::CLEAR).execute(self.0).await?;
         Ok(())
     }
 }
@@ -98,12 +129,12 @@ pub(crate) async fn get<R: Row>(
     key: &R::Key,
 ) -> Result<Option<R>, StoreError> {
     let mut reader = database.reader().await?;
-    let row = sqlx::query(R::LOAD)
+    let row = sql::query(R::LOAD)
         .bind(serde_json::to_string(&[key.to_string()])?)
-        .fetch_optional(&mut *reader)
+        .fetch_optional(&mut reader)
         .await?;
     reader.give_back();
-    row.as_ref().map(read).transpose()
+    row.map(read).transpose()
 }
 
 /// A page of a list.
@@ -118,41 +149,34 @@ pub(crate) async fn list<R: Listed>(
         .iter()
         .find(|list| list.filters == columns)
         .ok_or_else(|| StoreError::NoSuchList { table: R::TABLE, filters: columns.join(", ") })?;
-    let mut query = sqlx::query(list.sql)
+    let mut query = sql::query(list.sql)
         .bind(after.unwrap_or(list.direction.before_first()).to_owned())
         .bind(limit_to_bind(limit));
     for (_, value) in filters {
         query = query.bind(value.clone());
     }
     let mut reader = database.reader().await?;
-    let rows = query.fetch_all(&mut *reader).await?;
+    let rows = query.fetch_all(&mut reader).await?;
     reader.give_back();
-    rows.iter().map(read).collect()
+    rows.into_iter().map(read).collect()
 }
 
 /// A page of a whole table, in the order of keys, for a fold to compare with.
 pub(crate) async fn scan<R: Row>(
-    connection: &mut AnyConnection,
+    connection: &mut Connection,
     after: &str,
     limit: usize,
 ) -> Result<Vec<R>, StoreError> {
-    let rows = sqlx::query(R::SCAN)
+    let rows = sql::query(R::SCAN)
         .bind(after.to_owned())
         .bind(limit_to_bind(limit))
         .fetch_all(connection)
         .await?;
-    rows.iter().map(read).collect()
+    rows.into_iter().map(read).collect()
 }
 
-fn read<R: Row>(row: &AnyRow) -> Result<R, StoreError> {
-    let mut cells = Vec::with_capacity(R::COLUMNS.len());
-    for (index, (_, kind)) in R::COLUMNS.iter().enumerate() {
-        cells.push(match kind {
-            Kind::Text => Cell::Text(row.try_get(index)?),
-            Kind::Bigint => Cell::Bigint(row.try_get(index)?),
-        });
-    }
-    Ok(R::from_cells(cells)?)
+fn read<R: Row>(row: sql::Row) -> Result<R, StoreError> {
+    Ok(R::from_cells(row.cells(R::COLUMNS.iter().map(|(_, kind)| *kind))?)?)
 }
 
 /// The cells in the order of the columns: read by place they cost Postgres half of what names cost.

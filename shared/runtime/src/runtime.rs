@@ -140,7 +140,7 @@ impl Runtime {
         if let Some(role) = role {
             let mut admitting = database.begin().await.map_err(StoreError::from)?;
             roles::admit_to_service::<S>(&mut admitting, role).await?;
-            admitting.commit().await.map_err(StoreError::from)?;
+            admitting.commit(Vec::new()).await.map_err(StoreError::from)?;
             self.event_store.admit(role, true).await?;
         }
         database.close().await;

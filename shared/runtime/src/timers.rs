@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
-use sqlx::AnyConnection;
 
 use crate::clock::Timestamp;
 use crate::database::Database;
 use crate::error::StoreError;
 use crate::event_store::limit_to_bind;
+use crate::sql::{self, Connection, Statement};
 use crate::writes::Writes;
 
 /// A timer as it is stored.
@@ -58,7 +58,7 @@ pub(crate) async fn due(
     limit: usize,
 ) -> Result<Vec<StoredTimer>, StoreError> {
     let mut reader = database.reader().await?;
-    let rows: Vec<TimerRow> = sqlx::query_as(concat!(
+    let rows: Vec<TimerRow> = sql::query(concat!(
         "select timer_key, due_at, payload, event_id, correlation_id, traceparent from timers \
          where due_at <= $1 and ",
         free!(),
@@ -66,7 +66,7 @@ pub(crate) async fn due(
     ))
     .bind(now.0)
     .bind(limit_to_bind(limit))
-    .fetch_all(&mut *reader)
+    .fetch_all(&mut reader)
     .await?;
     reader.give_back();
     Ok(rows.into_iter().map(read).collect())
@@ -75,12 +75,12 @@ pub(crate) async fn due(
 /// When the next timer comes due that may fire.
 pub(crate) async fn next_due(database: &Database) -> Result<Option<Timestamp>, StoreError> {
     let mut reader = database.reader().await?;
-    let due: Option<i64> = sqlx::query_scalar(concat!(
+    let due: Option<i64> = sql::query(concat!(
         "select due_at from timers where ",
         free!(),
         " order by due_at limit 1",
     ))
-    .fetch_optional(&mut *reader)
+    .fetch_optional(&mut reader)
     .await?;
     reader.give_back();
     Ok(due.map(Timestamp))
@@ -89,34 +89,37 @@ pub(crate) async fn next_due(database: &Database) -> Result<Option<Timestamp>, S
 /// The ids of those of these timers that are still set as they were read: another replica may
 /// have been faster.
 pub(crate) async fn still_set(
-    connection: &mut AnyConnection,
+    connection: &mut Connection,
     timers: &[&StoredTimer],
 ) -> Result<BTreeSet<String>, StoreError> {
     if timers.is_empty() {
         return Ok(BTreeSet::new());
     }
+    let ids: Vec<String> = find_set(timers)?.fetch_all(connection).await?;
+    Ok(ids.into_iter().collect())
+}
+
+/// Finds the ids of those of these timers' keys that are set now.
+pub(crate) fn find_set(timers: &[&StoredTimer]) -> Result<Statement, StoreError> {
     let keys: Vec<&str> = timers.iter().map(|timer| timer.key.as_str()).collect();
-    let ids: Vec<String> = sqlx::query_scalar(
+    Ok(sql::query(
         "select event_id || '.' || timer_key from timers \
          where timer_key in (select atom from jsonb_each($1))",
     )
-    .bind(serde_json::to_string(&keys)?)
-    .fetch_all(connection)
-    .await?;
-    Ok(ids.into_iter().collect())
+    .bind(serde_json::to_string(&keys)?))
 }
 
 /// Forgets the attempts at timers that are about to be cleared or set anew: whoever counted them may
 /// have ended before it could settle them, and nobody will try those timers again.
 pub(crate) async fn settle_attempts(
-    connection: &mut AnyConnection,
+    connection: &mut Connection,
     changes: &BTreeMap<String, Option<StoredTimer>>,
 ) -> Result<(), StoreError> {
     if changes.is_empty() {
         return Ok(());
     }
     let keys: Vec<&String> = changes.keys().collect();
-    sqlx::query(
+    sql::query(
         "delete from attempts where message_id in (select event_id || '.' || timer_key \
          from timers where timer_key in (select atom from jsonb_each($1)))",
     )
@@ -153,8 +156,8 @@ pub(crate) fn change(
 }
 
 /// Every timer, for a fold to compare with.
-pub(crate) async fn all(connection: &mut AnyConnection) -> Result<Vec<StoredTimer>, StoreError> {
-    let rows: Vec<TimerRow> = sqlx::query_as(
+pub(crate) async fn all(connection: &mut Connection) -> Result<Vec<StoredTimer>, StoreError> {
+    let rows: Vec<TimerRow> = sql::query(
         "select timer_key, due_at, payload, event_id, correlation_id, traceparent from timers \
          order by timer_key",
     )
@@ -164,7 +167,7 @@ pub(crate) async fn all(connection: &mut AnyConnection) -> Result<Vec<StoredTime
 }
 
 /// Forgets every timer, to be set anew by a fold.
-pub(crate) async fn clear(connection: &mut AnyConnection) -> Result<(), StoreError> {
-    sqlx::query("delete from timers").execute(connection).await?;
+pub(crate) async fn clear(connection: &mut Connection) -> Result<(), StoreError> {
+    sql::query("delete from timers").execute(connection).await?;
     Ok(())
 }

@@ -7,7 +7,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use sqlx::Row as _;
 use uuid::Uuid;
 
 use crate::answers::{self, StoredAnswer};
@@ -21,8 +20,9 @@ use crate::event::{Envelope, Event, EventId, Position, Recorded, Version};
 use crate::failpoints::CommitPoint;
 use crate::measure;
 use crate::outbox::{self, OutboxEvent};
-use crate::rows::{Fresh, Load, Save};
+use crate::rows::{self, Fresh, Save};
 use crate::service::{Answer, Context, Message, Service, TimerChange};
+use crate::sql::{self, Answered, Statement};
 use crate::tables::Tables;
 use crate::timers::{self, StoredTimer};
 use crate::trace::{Span, SpanKind};
@@ -134,49 +134,53 @@ struct Following {
 impl<'a, S: Service> Unit<'a, S> {
     /// Takes the service's turn and learns where its logs end.
     pub(crate) async fn begin(core: &'a Core<S>, point: CommitPoint) -> Result<Self, StoreError> {
-        Ok(Self::begin_with(core, point, &[]).await?.0)
+        Ok(Self::begin_for(core, point, std::iter::empty(), Vec::new()).await?.0)
     }
 
-    /// The same, together with the answers that are stored under these keys.
-    pub(crate) async fn begin_with(
+    /// The same, and loads what these messages concern and asks what the caller wants to know, all of it
+    /// in one round trip.
+    pub(crate) async fn begin_for<'m>(
         core: &'a Core<S>,
         point: CommitPoint,
-        keys: &[&str],
-    ) -> Result<(Self, HashMap<String, StoredAnswer>), StoreError> {
-        let mut turn = core.database.take_turn(point).await?;
-        let began = core.clock.now();
-        let rows = sqlx::query(
-            "select head.position, head.checkpoint, head.lanes, head.attempts, \
-             coalesce(asked.atom, ''), \
-             coalesce((select fingerprint from answers where idempotency_key = asked.atom), ''), \
-             coalesce((select answer from answers where idempotency_key = asked.atom), '') from (select \
-             coalesce((select position from outbox order by position desc limit 1), 0) as position, \
-             coalesce((select sequence from checkpoints order by sequence desc limit 1), 0) \
-             as checkpoint, \
+        messages: impl Iterator<Item = &'m Message<S>>,
+        asked: Vec<Statement>,
+    ) -> Result<(Self, Vec<Answered>), StoreError> {
+        let mut tables = S::Tables::default();
+        for message in messages {
+            // A defect here shows again, and is answered for, when the message is handled.
+            let _ = unwinding(|| S::concerns(message, &mut tables));
+        }
+        let mut statements = vec![sql::query(
+            "select coalesce((select position from outbox order by position desc limit 1), 0), \
+             coalesce((select sequence from checkpoints order by sequence desc limit 1), 0), \
              (select count(*) from (select 1 from dead_letters \
-             where status in ('parked', 'waiting', 'retrying') limit 1) as held) as lanes, \
-             (select count(*) from (select 1 from attempts limit 1) as counted) as attempts) as head \
-             left join jsonb_each($1) as asked on 1 = 1",
-        )
-        .bind(serde_json::to_string(keys)?)
-        .fetch_all(&mut *turn)
-        .await?;
-        let head = rows.first().ok_or(sqlx::Error::RowNotFound)?;
-        let (lanes, attempts): (i64, i64) = (head.try_get(2)?, head.try_get(3)?);
+             where status in ('parked', 'waiting', 'retrying') limit 1) as held), \
+             (select count(*) from (select 1 from attempts limit 1) as counted)",
+        )];
+        let loads = rows::loads(&mut tables).await?;
+        let (first_load, first_asked) = (statements.len(), statements.len() + loads.len());
+        statements.extend(loads);
+        statements.extend(asked);
+        let (turn, mut answers) = core.database.take_turn_and(point, statements).await?;
+        let began = core.clock.now();
+        let asked = answers.split_off(first_asked);
+        rows::loaded(&mut tables, answers.split_off(first_load)).await?;
+        let (position, checkpoint, lanes, attempts): (i64, i64, i64, i64) =
+            answers.pop().unwrap_or_default().row()?;
         let unit = Self {
             core,
             turn,
             began,
-            head: Position(head.try_get(0)?),
-            checkpoint: head.try_get(1)?,
+            head: Position(position),
+            checkpoint,
             lanes_held: lanes > 0,
             attempts_left: attempts > 0,
-            tables: S::Tables::default(),
+            tables,
             drafts: Vec::new(),
             timers: BTreeMap::new(),
             spans: Vec::new(),
         };
-        Ok((unit, answers::read(&rows, 4)?))
+        Ok((unit, asked))
     }
 
     /// Begins to tell of the message that is handled next.
@@ -226,7 +230,8 @@ impl<'a, S: Service> Unit<'a, S> {
         self.drafts.is_empty()
     }
 
-    /// Loads what these messages concern, in as many rounds as rows lead to further rows.
+    /// Loads what these messages concern and was not loaded yet, in as many rounds as rows lead to
+    /// further rows.
     pub(crate) async fn prepare<'m>(
         &mut self,
         messages: impl Iterator<Item = &'m Message<S>> + Clone,
@@ -338,7 +343,7 @@ impl<'a, S: Service> Unit<'a, S> {
         if !self.tables.any_wanted() {
             return Ok(false);
         }
-        self.tables.visit(&mut Load(&mut self.turn)).await?;
+        rows::load(&mut self.tables, &mut self.turn).await?;
         Ok(true)
     }
 
@@ -368,7 +373,6 @@ impl<'a, S: Service> Unit<'a, S> {
         if let Some(next) = &closing.checkpoint {
             checkpoint::insert(&mut writes, next, now)?;
         }
-        self.turn.write(writes).await?;
         let evidence = Evidence::of(&outbox, &closing);
         let committed = Committed {
             events: outbox.len(),
@@ -383,7 +387,7 @@ impl<'a, S: Service> Unit<'a, S> {
             self.turn.rollback().await?;
         } else {
             let sent = core.clock.now();
-            let answered = self.turn.commit().await;
+            let answered = self.turn.commit(writes.into_statements()).await;
             measure::committed(S::NAME, core.clock.now().since(sent));
             if let Err(lost) = answered {
                 core.find_out(&evidence, lost).await?;

@@ -190,14 +190,15 @@ impl Line {
             if length == 0 {
                 return Ok(());
             }
-            let fate = self.fate.lock().await.take();
-            if fate.is_some() {
-                self.carried_out();
-            }
+            let fate = *self.fate.lock().await;
             if fate == Some(Plan::StopInMidRead) {
+                self.carried_out();
                 return std::future::pending().await;
             }
-            if fate.is_some() {
+            // What was written before is answered before.
+            let ended = chunk[..length].windows(7).any(|text| text == b"COMMIT\0");
+            if fate.is_some() && ended {
+                self.carried_out();
                 return Ok(());
             }
             self.passes(Way::Answered).await;
@@ -207,12 +208,19 @@ impl Line {
 
     /// What is to happen to whoever asks this: nothing, unless it is a commit.
     fn fate_of(&self, asked: &[u8]) -> Option<Plan> {
-        let commits = asked.windows(7).any(|text| text.eq_ignore_ascii_case(b"commit\0"));
+        let asks = |what: &[u8]| asked.windows(what.len()).any(|text| text == what);
+        if !asks(b"commit\0") {
+            return None;
+        }
+        // Who begins and commits at once holds no turn before.
+        let holds_turn = !asks(b"begin\0");
         // Only one of those who ask for it at the same moment.
         let mut taken = None;
-        if commits {
-            self.wire.condition.send_modify(|now| taken = now.plan.take());
-        }
+        self.wire.condition.send_modify(|now| {
+            if holds_turn || now.plan != Some(Plan::StopInMidRead) {
+                taken = now.plan.take();
+            }
+        });
         taken
     }
 

@@ -1,20 +1,18 @@
 use std::path::Path;
 
-use sqlx::sqlite::SqliteConnectOptions;
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
 use super::*;
+use crate::sql::{self, File, Server};
 
 /// Connections to a file.
 fn to_file(file: &Path, size: u16) -> Connections {
-    sqlx::any::install_default_drivers();
-    let url = SqliteConnectOptions::new().filename(file).create_if_missing(true).to_url_lossy();
-    let options = AnyConnectOptions::from_url(&url).unwrap();
+    let target = Target::Sqlite(File(file.to_owned()));
     let settings = "pragma journal_mode = wal".to_owned();
     let (trusted, kept) = (Duration::MAX, Duration::MAX);
-    Connections::new(Plan { options, settings, size, trusted, kept })
+    Connections::new(Plan { target, settings, size, trusted, kept })
 }
 
 /// Between this test and a Postgres server.
@@ -26,14 +24,14 @@ struct Wire {
 
 impl Wire {
     async fn new(size: u16) -> Self {
-        sqlx::any::install_default_drivers();
         let url = std::env::var("WAYBILL_TEST_DATABASE_URL")
             .expect("it names a Postgres to test with; `scripts/test` starts one");
         let (_, after_user) = url.split_once('@').unwrap();
         let host = after_user.split_once('/').unwrap().0.to_owned();
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let here = listener.local_addr().unwrap().to_string();
-        let options = url.replace(&host, &here).parse().unwrap();
+        let server = Server::at(&url.replace(&host, &here).parse().unwrap()).unwrap();
+        let target = Target::Postgres(server);
         let (silent, told) = watch::channel(0);
         tokio::spawn(async move {
             for number in 1.. {
@@ -52,7 +50,7 @@ impl Wire {
             }
         });
         let (trusted, kept) = (limits::IDLE_TRUSTED, limits::IDLE_KEPT);
-        let plan = Plan { options, settings: String::new(), size, trusted, kept };
+        let plan = Plan { target, settings: String::new(), size, trusted, kept };
         Self { connections: Connections::new(plan), silent }
     }
 
@@ -68,8 +66,8 @@ impl Wire {
     }
 }
 
-async fn one(connection: &mut AnyConnection) -> i64 {
-    sqlx::query_scalar("select cast(1 as bigint)").fetch_one(connection).await.unwrap()
+async fn one(connection: &mut Connection) -> i64 {
+    sql::query("select cast(1 as bigint)").fetch_one(connection).await.unwrap()
 }
 
 #[tokio::test]
@@ -88,9 +86,9 @@ async fn connections_that_fall_silent_while_they_are_given_back_do_not_keep_thei
 #[tokio::test]
 async fn transactions_that_fall_silent_do_not_keep_their_places() {
     let wire = Wire::new(1).await;
-    let transaction = wire.connections.begin("begin").await.unwrap();
+    let (transaction, _) = wire.connections.begin(vec![plain("begin")]).await.unwrap();
     wire.silent.send_replace(1);
-    let committing = timeout(Duration::from_millis(100), transaction.commit()).await;
+    let committing = timeout(Duration::from_millis(100), transaction.commit(Vec::new())).await;
     assert!(committing.is_err(), "there is no answer");
     wire.acquire_all().await;
 }
@@ -108,11 +106,10 @@ async fn connections_that_fell_silent_while_nobody_used_them_are_not_lent() {
 async fn a_connection_that_is_given_back_is_lent_again() {
     let wire = Wire::new(2).await;
     let mut lent = wire.connections.acquire().await.unwrap();
-    sqlx::raw_sql("set application_name = 'this one'").execute(&mut *lent).await.unwrap();
+    plain("set application_name = 'this one'").execute(&mut lent).await.unwrap();
     lent.give_back();
     let mut again = wire.connections.acquire().await.unwrap();
-    let name: String =
-        sqlx::query_scalar("show application_name").fetch_one(&mut *again).await.unwrap();
+    let name: String = sql::query("show application_name").fetch_one(&mut again).await.unwrap();
     assert_eq!(name, "this one");
 }
 
@@ -121,29 +118,30 @@ async fn a_transaction_that_is_dropped_leaves_nothing_behind() {
     let folder = tempfile::tempdir().unwrap();
     let connections = to_file(&folder.path().join("file.db"), 1);
     for _ in 0..3 {
-        let mut transaction = connections.begin("begin immediate").await.unwrap();
-        sqlx::raw_sql("create table t (a bigint)").execute(&mut *transaction).await.unwrap();
+        let (mut transaction, _) = connections.begin(vec![plain("begin immediate")]).await.unwrap();
+        plain("create table t (a bigint)").execute(&mut transaction).await.unwrap();
     }
     // Given up half-way, too: it is asked once, and not waited for.
-    drop(timeout(Duration::ZERO, connections.begin("begin immediate")).await);
-    connections.begin("begin immediate").await.unwrap().commit().await.unwrap();
+    drop(timeout(Duration::ZERO, connections.begin(vec![plain("begin immediate")])).await);
+    let (transaction, _) = connections.begin(vec![plain("begin immediate")]).await.unwrap();
+    transaction.commit(Vec::new()).await.unwrap();
 }
 
 #[tokio::test]
 async fn what_is_closed_waits_for_what_is_lent_and_lends_nothing_more() {
     let folder = tempfile::tempdir().unwrap();
     let connections = to_file(&folder.path().join("file.db"), 2);
-    let mut transaction = connections.begin("begin immediate").await.unwrap();
+    let (mut transaction, _) = connections.begin(vec![plain("begin immediate")]).await.unwrap();
     let closing = tokio::spawn({
         let connections = connections.clone();
         async move { connections.close().await }
     });
-    sqlx::raw_sql("create table t (a bigint)").execute(&mut *transaction).await.unwrap();
-    transaction.commit().await.unwrap();
+    plain("create table t (a bigint)").execute(&mut transaction).await.unwrap();
+    transaction.commit(Vec::new()).await.unwrap();
     closing.await.unwrap();
     assert!(!folder.path().join("file.db-wal").exists(), "its contents are in the file");
     let refused = connections.acquire().await.unwrap_err();
-    assert!(matches!(refused, sqlx::Error::PoolClosed), "{refused}");
+    assert!(matches!(refused, Error::Closed), "{refused}");
 }
 
 #[test]

@@ -7,6 +7,7 @@ use crate::envelope_columns::envelope_columns;
 use crate::error::StoreError;
 use crate::event::Position;
 use crate::limits;
+use crate::sql::{self, Row};
 
 use super::{EventStore, StoredEvent, limit_to_bind, read};
 
@@ -20,7 +21,7 @@ impl EventStore {
         in_time(limits::READ, async {
             let (sql, key) = filter.statement();
             let mut reader = self.database.reader().await?;
-            let rows = sqlx::query(sql)
+            let rows: Vec<Row> = sql::query(sql)
                 .bind(filter.after.0)
                 .bind(filter.before.0)
                 .bind(limit_to_bind(limit))
@@ -29,10 +30,10 @@ impl EventStore {
                 .bind(filter.stream.clone().unwrap_or_default())
                 .bind(filter.kind.clone().unwrap_or_default())
                 .bind(filter.source.clone().unwrap_or_default())
-                .fetch_all(&mut *reader)
+                .fetch_all(&mut reader)
                 .await?;
             reader.give_back();
-            rows.iter().map(read).collect()
+            rows.into_iter().map(read).collect()
         })
         .await
     }

@@ -175,7 +175,7 @@ impl Place {
     }
 
     /// Does what is to happen here.
-    pub(crate) async fn reach(&self, moment: Moment) -> Result<(), sqlx::Error> {
+    pub(crate) async fn reach(&self, moment: Moment) -> Result<(), crate::sql::Error> {
         let reached = Reached { owner: self.owner, point: self.point, moment };
         let planned = PLAN.try_with(|plan| plan(reached));
         match planned.unwrap_or_else(|_| armed(reached)) {
@@ -183,7 +183,7 @@ impl Place {
             Action::Fail => {
                 let cut =
                     io::Error::new(io::ErrorKind::ConnectionReset, format!("cut at {reached}"));
-                Err(sqlx::Error::Io(cut))
+                Err(cut.into())
             }
             Action::Abort => std::process::abort(),
             Action::Wait(until) => {

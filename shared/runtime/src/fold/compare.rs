@@ -1,18 +1,17 @@
 //! A table compared with the fold of it.
 
-use sqlx::AnyConnection;
-
 use super::Difference;
 use crate::error::StoreError;
 use crate::limits;
 use crate::row::{Cell, Evolve};
 use crate::rows;
+use crate::sql::{self, Connection};
 use crate::tables::{Table, Visitor};
 
 /// Compares each table with the fold of it.
 pub(super) struct Compare<'a> {
     pub(super) service: &'static str,
-    pub(super) snapshot: &'a mut AnyConnection,
+    pub(super) snapshot: &'a mut Connection,
     pub(super) rows: i64,
 }
 
@@ -57,7 +56,7 @@ impl Visitor for Compare<'_> {
         }
         for row in folded {
             let keys = serde_json::to_string(&[row.key().to_string()]).map_err(StoreError::from)?;
-            let found = sqlx::query(R::LOAD).bind(keys).fetch_optional(&mut *self.snapshot);
+            let found = sql::query(R::LOAD).bind(keys).fetch_optional::<sql::Row>(self.snapshot);
             if found.await.map_err(StoreError::from)?.is_none() {
                 let place = format!("{}: {} {}", self.service, R::TABLE, row.key());
                 let expected = "a row, by the fold of the outbox".to_owned();

@@ -5,7 +5,6 @@ use std::fmt;
 use std::ops::ControlFlow;
 use std::panic::resume_unwind;
 
-use sqlx::AnyConnection;
 use tokio::sync::mpsc;
 
 use super::compare::{Compare, Unequal};
@@ -20,6 +19,7 @@ use crate::limits;
 use crate::migrate::{self, Migrations};
 use crate::outbox::{self, OutboxEvent};
 use crate::service::Service;
+use crate::sql::{self, Connection};
 use crate::tables::Tables;
 use crate::timers::{self, StoredTimer};
 
@@ -76,15 +76,15 @@ impl EventStoreSnapshot {
     /// Whether its positions have no gaps, its times never decrease and its chain is whole.
     pub async fn verify_positions(&mut self) -> Result<Finding, StoreError> {
         let (count, head): (i64, i64) =
-            sqlx::query_as("select count(*), coalesce(max(position), 0) from event")
-                .fetch_one(&mut *self.snapshot)
+            sql::query("select count(*), coalesce(max(position), 0) from event")
+                .fetch_one(&mut self.snapshot)
                 .await?;
         if count != head {
-            let gap: i64 = sqlx::query_scalar(
+            let gap: i64 = sql::query(
                 "select coalesce(min(position), 0) from event as e where position <> 1 \
                  and not exists (select 1 from event as b where b.position = e.position - 1)",
             )
-            .fetch_one(&mut *self.snapshot)
+            .fetch_one(&mut self.snapshot)
             .await?;
             return Ok(differs(
                 format!("event_store: position {}", (gap - 1).max(1)),
@@ -92,12 +92,12 @@ impl EventStoreSnapshot {
                 format!("an event: {count} events lie at positions up to {head}"),
             ));
         }
-        let early: Option<i64> = sqlx::query_scalar(
+        let early: Option<i64> = sql::query(
             "select position from (select position, recorded_at, \
              lag(recorded_at) over (order by position) as before from event) as t \
              where recorded_at < before order by position limit 1",
         )
-        .fetch_optional(&mut *self.snapshot)
+        .fetch_optional(&mut self.snapshot)
         .await?;
         if let Some(position) = early {
             return Ok(differs(
@@ -113,13 +113,13 @@ impl EventStoreSnapshot {
         let mut chain = String::new();
         let mut after = 0;
         loop {
-            let page: Vec<(i64, String, String)> = sqlx::query_as(
+            let page: Vec<(i64, String, String)> = sql::query(
                 "select position, id, chain from event where position > $1 and position <= $2 \
                  order by position",
             )
             .bind(after)
             .bind(Position(after).plus(limits::FOLD_PAGE).0)
-            .fetch_all(&mut *self.snapshot)
+            .fetch_all(&mut self.snapshot)
             .await?;
             let Some((last, _, _)) = page.last() else { break };
             after = *last;
@@ -136,8 +136,8 @@ impl EventStoreSnapshot {
 
     /// The sources it holds events of.
     pub async fn sources(&mut self) -> Result<Vec<String>, StoreError> {
-        Ok(sqlx::query_scalar("select distinct source from event order by source")
-            .fetch_all(&mut *self.snapshot)
+        Ok(sql::query("select distinct source from event order by source")
+            .fetch_all(&mut self.snapshot)
             .await?)
     }
 
@@ -172,9 +172,9 @@ pub async fn verify<S: Service>(
         ControlFlow::Continue(walk) => walk,
         ControlFlow::Break(difference) => return Ok(Finding::Differs(difference)),
     };
-    let beyond: i64 = sqlx::query_scalar("select count(*) from outbox where position > $1")
+    let beyond: i64 = sql::query("select count(*) from outbox where position > $1")
         .bind(walk.position.0)
-        .fetch_one(&mut *snapshot)
+        .fetch_one(&mut snapshot)
         .await
         .map_err(StoreError::from)?;
     if beyond > 0 {
@@ -201,8 +201,8 @@ struct Stretch {
 /// read is compared and folded meanwhile, by another thread: together it takes half the time.
 async fn read_all(
     service: &str,
-    outbox: &mut AnyConnection,
-    event_store: &mut AnyConnection,
+    outbox: &mut Connection,
+    event_store: &mut Connection,
     stretches: &mpsc::Sender<Stretch>,
     progress: impl Fn(Position),
 ) -> Result<(), StoreError> {
@@ -311,7 +311,7 @@ impl<S: Service> Walk<S> {
     }
 
     /// Compares the fold with the tables and the timers.
-    async fn compare(mut self, snapshot: &mut AnyConnection) -> Result<Finding, StoreError> {
+    async fn compare(mut self, snapshot: &mut Connection) -> Result<Finding, StoreError> {
         let mut compare = Compare { service: S::NAME, snapshot, rows: 0 };
         match self.tables.visit(&mut compare).await {
             Ok(()) => {}

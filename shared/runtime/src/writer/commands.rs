@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tracing::{error, warn};
 
 use super::{Step, Writer, spans};
-use crate::answers::StoredAnswer;
+use crate::answers::{self, StoredAnswer};
 use crate::command::{CommandError, Job, Outcome, Request, RequestKey};
 use crate::error::StoreError;
 use crate::event::Version;
@@ -65,7 +65,11 @@ impl<S: Service> Writer<S> {
         let core = Arc::clone(&self.core);
         let keys: Vec<&str> =
             asked.iter().filter_map(|one| one.key.as_ref()).map(|key| key.key.as_str()).collect();
-        let (mut unit, mut stored) = Unit::begin_with(&core, CommitPoint::Commands, &keys).await?;
+        let everything = asked.iter().map(|one| &one.message);
+        let find = if keys.is_empty() { Vec::new() } else { vec![answers::find(&keys)?] };
+        let (mut unit, mut answers) =
+            Unit::begin_for(&core, CommitPoint::Commands, everything, find).await?;
+        let mut stored = answers.pop().map(answers::found).transpose()?.unwrap_or_default();
         let fresh =
             |one: &&Asked<S>| one.key.as_ref().is_none_or(|key| !stored.contains_key(&key.key));
         let messages: Vec<&Message<S>> =

@@ -1,10 +1,11 @@
 //! Timers that came due.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use tracing::{error, warn};
 
-use super::messages::{Attempt, ended_often, tell_parked};
+use super::messages::{Attempt, ended_often, tell_parked, to_message};
 use super::{Step, Writer};
 use crate::clock::Timestamp;
 use crate::dead_letters::{self, DeadLetterStatus, Kept, Parked};
@@ -62,11 +63,15 @@ impl<S: Service> Writer<S> {
 
     async fn try_timers(&mut self, due: &[StoredTimer]) -> Result<(), StoreError> {
         let core = Arc::clone(&self.core);
-        let mut unit = Unit::begin(&core, CommitPoint::Timers).await?;
-        let set = timers::still_set(unit.turn(), &due.iter().collect::<Vec<_>>()).await?;
-        let still_set = |timer: &&StoredTimer| set.contains(&timer.id());
-        let kept: Vec<Kept> = due.iter().filter(still_set).cloned().map(Kept::Timer).collect();
-        let mut closing = self.handle_all(&mut unit, &kept).await?;
+        let kept: Vec<Kept> = due.iter().cloned().map(Kept::Timer).collect();
+        let mut heard: Vec<_> = kept.iter().map(|timer| (timer, to_message::<S>(timer))).collect();
+        let messages = heard.iter().filter_map(|(_, message)| message.as_ref().ok());
+        let find = timers::find_set(&due.iter().collect::<Vec<_>>())?;
+        let (mut unit, mut answers) =
+            Unit::begin_for(&core, CommitPoint::Timers, messages, vec![find]).await?;
+        let set: BTreeSet<String> = answers.pop().unwrap_or_default().rows()?.into_iter().collect();
+        heard.retain(|(timer, _)| set.contains(&timer.id()));
+        let mut closing = self.handle_all(&mut unit, &heard).await?;
         if unit.attempts_left() {
             closing.settled_attempts = due.iter().map(StoredTimer::id).collect();
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tracing::{error, warn};
 
-use super::messages::{Attempt, behind, ended_often, tell_parked};
+use super::messages::{Attempt, behind, ended_often, tell_parked, to_message};
 use super::{Step, Writer};
 use crate::checkpoint::{self, Checkpoint};
 use crate::clock::Timestamp;
@@ -170,12 +170,15 @@ impl<S: Service> Writer<S> {
 
     async fn try_events(&mut self, events: &[Kept], end: Anchor) -> Result<(), StoreError> {
         let core = Arc::clone(&self.core);
-        let mut unit = Unit::begin(&core, CommitPoint::Events).await?;
+        let heard: Vec<_> = events.iter().map(|event| (event, to_message::<S>(event))).collect();
+        let messages = heard.iter().filter_map(|(_, message)| message.as_ref().ok());
+        let (mut unit, _) =
+            Unit::begin_for(&core, CommitPoint::Events, messages, Vec::new()).await?;
         if !self.is_next(&unit) {
             return self.start_over(unit).await;
         }
         let counted = unit.attempts_left();
-        let closing = self.handle_all(&mut unit, events).await?;
+        let closing = self.handle_all(&mut unit, &heard).await?;
         let effects = !unit.is_empty() || !closing.parked.is_empty();
         if !effects && !counted {
             unit.rollback().await?;
@@ -248,7 +251,7 @@ impl<S: Service> Writer<S> {
         }
         let mut turn = self.core.database.take_turn(CommitPoint::RunsForgotten).await?;
         runs::end(&mut turn, &self.unclean_runs).await?;
-        turn.commit().await?;
+        turn.commit(Vec::new()).await?;
         self.unclean_runs.clear();
         Ok(())
     }

@@ -40,7 +40,7 @@ impl<S: Service> Writer<S> {
         }
         let mut turn = unit.into_turn();
         let first = dead_letters::count_first_attempts(&mut turn, &ids).await?;
-        turn.commit().await?;
+        turn.commit(Vec::new()).await?;
         self.open_together = if first { ids } else { Vec::new() };
         Ok(first)
     }
@@ -71,7 +71,7 @@ impl<S: Service> Writer<S> {
         }
         let mut turn = unit.into_turn();
         let number = dead_letters::count_attempt(&mut turn, &id).await?;
-        turn.commit().await?;
+        turn.commit(Vec::new()).await?;
         self.open_attempt = Some((id, number));
         Ok(Some(number))
     }
@@ -80,22 +80,18 @@ impl<S: Service> Writer<S> {
     pub(super) async fn handle_all(
         &self,
         unit: &mut Unit<'_, S>,
-        kept: &[Kept],
+        kept: &[(&Kept, Result<Message<S>, String>)],
     ) -> Result<Closing, StoreError> {
         let mut held = BTreeMap::new();
         if unit.lanes_held() {
-            let lanes: BTreeSet<&str> = kept.iter().map(Kept::lane).collect();
+            let lanes: BTreeSet<&str> = kept.iter().map(|(kept, _)| kept.lane()).collect();
             let lanes: Vec<&str> = lanes.into_iter().collect();
             held = dead_letters::held(unit.turn(), &lanes).await?;
         }
-        let heard: Vec<Result<Message<S>, String>> = kept.iter().map(to_message::<S>).collect();
-        let free =
-            |(kept, _): &(&Kept, &Result<Message<S>, String>)| !held.contains_key(kept.lane());
-        let messages: Vec<&Message<S>> =
-            kept.iter().zip(&heard).filter(free).filter_map(|(_, m)| m.as_ref().ok()).collect();
-        unit.prepare(messages.iter().copied()).await?;
+        let free = kept.iter().filter(|(kept, _)| !held.contains_key(kept.lane()));
+        unit.prepare(free.filter_map(|(_, message)| message.as_ref().ok())).await?;
         let mut closing = Closing::default();
-        for (kept, message) in kept.iter().zip(&heard) {
+        for (kept, message) in kept {
             let lane_held = held.get(kept.lane()).copied();
             if let Kept::Timer(timer) = kept
                 && (lane_held.is_some() || unit.touched_timer(&timer.key))
@@ -104,7 +100,8 @@ impl<S: Service> Writer<S> {
                 continue;
             }
             let mut keep = |status, cause, attempts| {
-                closing.parked.push(Parked { message: kept.clone(), status, cause, attempts });
+                let message = Kept::clone(kept);
+                closing.parked.push(Parked { message, status, cause, attempts });
             };
             if let Some(behind) = behind(lane_held) {
                 keep(behind, String::new(), 0);

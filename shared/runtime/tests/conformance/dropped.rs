@@ -47,7 +47,7 @@ async fn drop_after<F: Future>(waits: usize, step: F) -> bool {
 /// Some steps were dropped and some were not, or the case shows nothing.
 fn assert_both(ended: &[bool]) {
     let dropped = ended.iter().filter(|ended| !**ended).count();
-    assert!(dropped > 1 && dropped < ended.len(), "{dropped} of {} were dropped", ended.len());
+    assert!(dropped > 0 && dropped < ended.len(), "{dropped} of {} were dropped", ended.len());
 }
 
 async fn commands_dropped_anywhere_are_done_once_when_they_are_repeated(house: House) {

@@ -68,13 +68,13 @@ pub(crate) fn was_ended(output: &Output) -> bool {
     output.status.code() == Some(ENDED)
 }
 
-/// Counts what sqlx says it executed.
+/// Counts what the runtime says it has a database do.
 #[derive(Clone, Default)]
 struct Statements(Arc<AtomicUsize>);
 
 impl Subscriber for Statements {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.target() == "sqlx::query"
+        metadata.target() == "waybill::sql"
     }
     fn event(&self, _: &Event<'_>) {
         self.0.fetch_add(1, Ordering::SeqCst);

@@ -72,8 +72,13 @@ impl Proxy {
                         server.write_all(asked).await?;
                     }
                     if let Some(cut) = cut {
-                        if cut == Cut::After {
-                            assert!(server.read(&mut answered).await? > 0, "the server answers");
+                        // What was written before is answered before.
+                        while cut == Cut::After {
+                            let length = server.read(&mut answered).await?;
+                            assert!(length > 0, "the server answers");
+                            if answered[..length].windows(7).any(|text| text == b"COMMIT\0") {
+                                break;
+                            }
                         }
                         self.cuts.fetch_add(1, Ordering::SeqCst);
                         return Ok(());

@@ -1,0 +1,188 @@
+//! Postgres: a session, whose statements are sent one behind the other without waiting for answers.
+//!
+//! Not by sqlx, which waits for each answer before it sends the next statement: a unit of work takes two
+//! round trips in place of five to seven.
+
+use std::collections::HashMap;
+use std::future::poll_fn;
+use std::path::Path;
+use std::pin::{Pin, pin};
+use std::task::Poll;
+
+use futures_util::TryStreamExt as _;
+use futures_util::future::{MaybeDone, maybe_done};
+use percent_encoding::percent_decode_str;
+use sqlx::ConnectOptions as _;
+use sqlx::any::AnyConnectOptions;
+use sqlx::postgres::{PgConnectOptions, PgSslMode};
+use tokio::task::JoinHandle;
+use tokio_postgres::config::SslMode;
+use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{Client, Config};
+use tokio_postgres_rustls::MakeRustlsConnect;
+use tracing::debug;
+
+use super::{Answered, Error, Kind, Row, Statement, tls};
+use crate::row::Cell;
+
+/// A database of a server.
+#[derive(Clone)]
+pub(crate) struct Server {
+    config: Box<Config>,
+    tls: MakeRustlsConnect,
+}
+
+/// A session.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    client: Option<Client>,
+    prepared: HashMap<String, tokio_postgres::Statement>,
+    /// Carries what is sent and received.
+    carrying: JoinHandle<()>,
+}
+
+impl Server {
+    /// The database at this address, which is read as sqlx reads it; nothing if it is none.
+    pub(crate) fn at(url: &AnyConnectOptions) -> Option<Self> {
+        let url = &url.database_url;
+        let options = PgConnectOptions::from_url(url).ok()?;
+        let given = |names: &[&str]| {
+            let mut pairs = url.query_pairs();
+            pairs.find(|(name, _)| names.contains(&&**name)).map(|(_, value)| value.into_owned())
+        };
+        let mut config = Config::new();
+        match options.get_socket() {
+            Some(folder) => config.host_path(folder),
+            None => config.host(options.get_host()),
+        };
+        config.port(options.get_port()).user(options.get_username());
+        if let Some(name) = options.get_database() {
+            config.dbname(name);
+        }
+        if let Some(name) = options.get_application_name() {
+            config.application_name(name);
+        }
+        if let Some(settings) = options.get_options() {
+            config.options(settings);
+        }
+        let before_host = match url.password() {
+            Some(encoded) => Some(percent_decode_str(encoded).decode_utf8().ok()?.into_owned()),
+            None => None,
+        };
+        let password = given(&["password"]).or(before_host);
+        if let Some(password) = password.or_else(|| std::env::var("PGPASSWORD").ok()) {
+            config.password(password);
+        }
+        config.ssl_mode(match options.get_ssl_mode() {
+            PgSslMode::Disable => SslMode::Disable,
+            PgSslMode::Allow | PgSslMode::Prefer => SslMode::Prefer,
+            PgSslMode::Require | PgSslMode::VerifyCa | PgSslMode::VerifyFull => SslMode::Require,
+        });
+        let authority = given(&["sslrootcert", "ssl-root-cert", "ssl-ca"]);
+        let tls = tls::client(options.get_ssl_mode(), authority.as_deref().map(Path::new)).ok()?;
+        Some(Self { config: Box::new(config), tls: MakeRustlsConnect::new(tls) })
+    }
+
+    pub(super) async fn connect(&self) -> Result<Connection, Error> {
+        let (client, carrier) = Box::pin(self.config.connect(self.tls.clone())).await?;
+        let carrying = tokio::spawn(async move {
+            if let Err(error) = carrier.await {
+                debug!(%error, "a connection to the database ended");
+            }
+        });
+        Ok(Connection { client: Some(client), prepared: HashMap::new(), carrying })
+    }
+}
+
+impl Connection {
+    pub(super) async fn run(&mut self, statements: Vec<Statement>) -> Result<Vec<Answered>, Error> {
+        for statement in statements.iter().filter(|statement| statement.kind == Kind::Prepared) {
+            self.prepare(statement).await?;
+        }
+        let client = self.client.as_ref().ok_or(Error::Closed)?;
+        let prepared = &self.prepared;
+        let asking = statements.iter().map(|statement| {
+            maybe_done(ask(client, prepared.get(statement.text.as_ref()), statement))
+        });
+        in_order(asking.collect()).await.into_iter().map(|answer| Ok(answer?)).collect()
+    }
+
+    /// Prepares a statement, once.
+    async fn prepare(&mut self, statement: &Statement) -> Result<(), Error> {
+        if self.prepared.contains_key(statement.text.as_ref()) {
+            return Ok(());
+        }
+        let client = self.client.as_ref().ok_or(Error::Closed)?;
+        let types: Vec<Type> = statement.values.iter().map(type_of).collect();
+        let prepared = client.prepare_typed(&statement.text, &types).await?;
+        self.prepared.insert(statement.text.clone().into_owned(), prepared);
+        Ok(())
+    }
+
+    pub(super) async fn close(mut self) {
+        // Without its client it takes leave once everything is answered.
+        self.prepared.clear();
+        self.client = None;
+        let _ = (&mut self.carrying).await;
+    }
+}
+
+impl Drop for Connection {
+    /// The server may be silent, and what it owes would be waited for.
+    fn drop(&mut self) {
+        self.carrying.abort();
+    }
+}
+
+/// Sends a statement when it is first polled, and gathers the answer.
+async fn ask(
+    client: &Client,
+    prepared: Option<&tokio_postgres::Statement>,
+    statement: &Statement,
+) -> Result<Answered, tokio_postgres::Error> {
+    let Some(prepared) = prepared else {
+        client.batch_execute(&statement.text).await?;
+        return Ok(Answered::default());
+    };
+    let values = statement.values.iter().map(|value| match value {
+        Cell::Text(text) => text as &(dyn ToSql + Sync),
+        Cell::Bigint(number) => number as &(dyn ToSql + Sync),
+    });
+    let mut answer = pin!(client.query_raw(prepared, values).await?);
+    let mut rows = Vec::new();
+    while let Some(row) = answer.try_next().await? {
+        rows.push(Row::Postgres(row));
+    }
+    Ok(Answered { rows, changed: answer.rows_affected().unwrap_or(0) })
+}
+
+/// Waits for all of them, each polled for the first time after those before it: what they send goes in
+/// this order.
+async fn in_order<F: Future>(asking: Vec<MaybeDone<F>>) -> Vec<F::Output> {
+    let mut asking: Vec<Pin<Box<MaybeDone<F>>>> = asking.into_iter().map(Box::pin).collect();
+    poll_fn(|context| {
+        let mut all_done = true;
+        for one in &mut asking {
+            all_done &= one.as_mut().poll(context).is_ready();
+        }
+        if all_done { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+    asking.iter_mut().filter_map(|one| one.as_mut().take_output()).collect()
+}
+
+fn type_of(value: &Cell) -> Type {
+    match value {
+        Cell::Text(_) => Type::TEXT,
+        Cell::Bigint(_) => Type::INT8,
+    }
+}
+
+/// What the server says, which the error itself shows only to those who ask for its source.
+pub(super) fn in_words(error: &tokio_postgres::Error) -> String {
+    use std::error::Error as _;
+    match error.source() {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}

@@ -1,0 +1,130 @@
+//! SQLite: a file, opened by a thread of its own, on which every statement of a connection runs.
+
+use std::path::PathBuf;
+use std::sync::mpsc;
+use std::thread;
+
+use rusqlite::ToSql;
+use rusqlite::types::{ToSqlOutput, ValueRef};
+use tokio::sync::oneshot;
+
+use super::{Answered, Error, Kind, Row, Statement};
+use crate::limits;
+use crate::row::Cell;
+
+/// A file.
+#[derive(Clone, Debug)]
+pub(crate) struct File(pub(crate) PathBuf);
+
+/// A connection to a file.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    jobs: mpsc::Sender<Job>,
+    /// Hears when the thread has ended.
+    ended: oneshot::Receiver<()>,
+}
+
+struct Job {
+    statements: Vec<Statement>,
+    reply: oneshot::Sender<Result<Vec<Answered>, Error>>,
+}
+
+impl File {
+    /// Opens it, and makes it if it is not there.
+    pub(super) async fn open(&self) -> Result<Connection, Error> {
+        let (jobs, waiting) = mpsc::channel();
+        let (ending, ended) = oneshot::channel();
+        let (opening, opened) = oneshot::channel();
+        let file = self.0.clone();
+        thread::Builder::new().name("sqlite".to_owned()).spawn(move || {
+            match rusqlite::Connection::open(file) {
+                Ok(connection) => {
+                    connection.set_prepared_statement_cache_capacity(limits::STATEMENTS_PREPARED);
+                    // Whoever waits for it is there, or the jobs are none.
+                    let _ = opening.send(Ok(()));
+                    serve(&connection, &waiting);
+                }
+                Err(error) => {
+                    let _ = opening.send(Err(error));
+                }
+            }
+            let _ = ending.send(());
+        })?;
+        opened.await.map_err(|_| Error::Closed)??;
+        Ok(Connection { jobs, ended })
+    }
+}
+
+impl Connection {
+    pub(super) async fn run(&self, statements: Vec<Statement>) -> Result<Vec<Answered>, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.jobs.send(Job { statements, reply }).map_err(|_| Error::Closed)?;
+        answer.await.map_err(|_| Error::Closed)?
+    }
+
+    pub(super) async fn close(self) {
+        drop(self.jobs);
+        // It is told, or has ended already.
+        let _ = self.ended.await;
+    }
+}
+
+fn serve(connection: &rusqlite::Connection, jobs: &mpsc::Receiver<Job>) {
+    for Job { statements, reply } in jobs {
+        let answers = statements.iter().map(|statement| answer(connection, statement));
+        // Who asked may have gone away meanwhile.
+        let _ = reply.send(answers.collect());
+    }
+}
+
+fn answer(connection: &rusqlite::Connection, statement: &Statement) -> Result<Answered, Error> {
+    if statement.kind == Kind::Plain {
+        connection.execute_batch(&statement.text)?;
+        return Ok(Answered::default());
+    }
+    let mut prepared = connection.prepare_cached(&statement.text)?;
+    bind(&mut prepared, &statement.values)?;
+    let columns = prepared.column_count();
+    if columns == 0 {
+        let changed = prepared.raw_execute()?;
+        return Ok(Answered { rows: Vec::new(), changed: changed as u64 });
+    }
+    let mut found = prepared.raw_query();
+    let mut rows = Vec::new();
+    while let Some(row) = found.next()? {
+        let cells = (0..columns).map(|index| cell(row.get_ref(index)?, index));
+        rows.push(Row::Sqlite(cells.collect::<Result<_, Error>>()?));
+    }
+    Ok(Answered { rows, changed: 0 })
+}
+
+/// To SQLite `$2` is a name like any other, with a place of its own: where it comes first in the text.
+fn bind(prepared: &mut rusqlite::Statement<'_>, values: &[Cell]) -> Result<(), Error> {
+    for place in 1..=prepared.parameter_count() {
+        let name = prepared.parameter_name(place).and_then(|name| name.strip_prefix('$'));
+        let number: Option<usize> = name.and_then(|number| number.parse().ok());
+        let value = number.and_then(|number| values.get(number.checked_sub(1)?));
+        prepared.raw_bind_parameter(place, value.ok_or(Error::NoValue { place })?)?;
+    }
+    Ok(())
+}
+
+fn cell(value: ValueRef<'_>, index: usize) -> Result<Cell, Error> {
+    match value {
+        ValueRef::Integer(number) => Ok(Cell::Bigint(number)),
+        ValueRef::Text(text) => {
+            let text = std::str::from_utf8(text).map_err(Error::bad_value)?;
+            Ok(Cell::Text(text.to_owned()))
+        }
+        _ => Err(Error::Unreadable { index, expected: "a whole number or a text" }),
+    }
+}
+
+impl ToSql for Cell {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::Borrowed(match self {
+            Self::Text(text) => ValueRef::Text(text.as_bytes()),
+            Self::Bigint(number) => ValueRef::Integer(*number),
+        }))
+    }
+}
