@@ -1,6 +1,6 @@
 //! What all parts of one running service share.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, broadcast};
 use tracing::warn;
@@ -11,12 +11,13 @@ use crate::clock::{Clock, Ids};
 use crate::counts::Counts;
 use crate::database::{Database, Location, OpenError};
 use crate::error::StoreError;
-use crate::event_store::EventStore;
+use crate::event_store::{Cursor, EventStore};
 use crate::failpoints::CommitPoint;
 use crate::gauges::Gauges;
 use crate::limits;
 use crate::migrate::{self, Migrations};
-use crate::outbox;
+use crate::newest::Newest;
+use crate::outbox::{self, OutboxEvent};
 use crate::service::Service;
 use crate::sql;
 use crate::trace::Tracer;
@@ -32,6 +33,8 @@ pub(crate) struct Core<S: Service> {
     pub(crate) ids: Ids,
     /// Rings when the outbox has grown.
     pub(crate) outbox_grew: Notify,
+    /// What this process wrote to the outbox, for its relay.
+    outbox_newest: Mutex<Newest<Following>>,
     /// Rings when dead letters are to be tried again.
     pub(crate) retry: Notify,
     /// Tells the rows that a unit changed.
@@ -41,6 +44,14 @@ pub(crate) struct Core<S: Service> {
     pub(crate) tracer: Tracer,
     /// Messages that a unit, and events that an append takes at most.
     pub(crate) batch: usize,
+}
+
+/// An event of the outbox.
+#[derive(Debug)]
+struct Following {
+    /// The id of the event before it, empty if there is none.
+    before: String,
+    event: OutboxEvent,
 }
 
 impl<S: Service> Core<S> {
@@ -62,6 +73,7 @@ impl<S: Service> Core<S> {
             clock,
             ids,
             outbox_grew: Notify::new(),
+            outbox_newest: Mutex::default(),
             retry: Notify::new(),
             changes: broadcast::channel(limits::CHANGES_KEPT).0,
             gauges: Gauges::default(),
@@ -72,14 +84,40 @@ impl<S: Service> Core<S> {
     }
 
     /// Tells everyone in this process what a unit did.
-    pub(crate) fn announce(&self, committed: &Committed) {
+    pub(crate) fn announce(&self, committed: Committed) {
         if committed.events == 0 {
             return;
         }
+        let mut before = committed.before;
+        let mut newest = self.outbox_newest();
+        for event in committed.newest {
+            let (position, bytes) = (event.position, event.envelope.bytes());
+            let id = event.envelope.id.to_string();
+            newest.push(position, Following { before, event }, bytes);
+            before = id;
+        }
+        drop(newest);
         self.gauges.outbox_head.set(committed.head.0);
         self.outbox_grew.notify_one();
         // Nobody may be waiting for rows, which is no error.
-        let _ = self.changes.send(Arc::new(committed.changed.clone()));
+        let _ = self.changes.send(Arc::new(committed.changed));
+    }
+
+    /// What this process wrote to the outbox after this, at most so many. Nothing if something else was
+    /// there when it wrote: then only the outbox itself tells.
+    pub(crate) fn newest_after(&self, cursor: Cursor, most: usize) -> Vec<OutboxEvent> {
+        let mut before = cursor.event.map_or_else(String::new, |id| id.to_string());
+        let taken = self.outbox_newest().take_after(cursor.position, most);
+        let follows = |next: Following| {
+            let follows = next.before == before;
+            before = next.event.envelope.id.to_string();
+            follows.then_some(next.event)
+        };
+        taken.into_iter().map_while(follows).collect()
+    }
+
+    fn outbox_newest(&self) -> MutexGuard<'_, Newest<Following>> {
+        self.outbox_newest.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Learns whether a unit was committed whose answer was lost.

@@ -149,6 +149,13 @@ pub struct Envelope {
     pub data: String,
 }
 
+impl Envelope {
+    /// About how many bytes it takes in memory.
+    pub(crate) fn bytes(&self) -> usize {
+        size_of::<Self>() + self.data.len() + 200
+    }
+}
+
 /// The JSON form of an [`Envelope`] that `CloudEvents` 1.0.2 defines.
 #[derive(Debug, Serialize)]
 struct CloudEvent<'a> {

@@ -1,7 +1,7 @@
 //! The event store: what all services said happened, in one order that all read.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -19,6 +19,7 @@ use crate::growth::{Consumers, Growth};
 use crate::limits;
 use crate::measure;
 use crate::migrate::{self, Migrations};
+use crate::newest::Newest;
 use crate::outbox::OutboxEvent;
 use crate::roles::{self, Role};
 use crate::sql::{self, Answered, Connection, Row, Statement};
@@ -39,6 +40,54 @@ pub struct EventStore {
     /// Where it ends, as far as the last append of this process knows. Held while one appends: the others
     /// of this process would wait for their turn all the same.
     ends: Arc<Mutex<Option<Ends>>>,
+    /// What this process appended, for its consumers.
+    newest: Arc<std::sync::Mutex<Newest<Remembered>>>,
+}
+
+/// An event that this process appended.
+#[derive(Debug)]
+enum Remembered {
+    /// Whole.
+    Heard(Box<StoredEvent>),
+    /// Only where it stands, of a type that no consumer of this process waits for.
+    Unheard {
+        /// Its name.
+        kind: String,
+        /// Its id.
+        id: EventId,
+        /// The chain there.
+        chain: String,
+    },
+}
+
+impl Remembered {
+    fn kind(&self) -> &str {
+        match self {
+            Self::Heard(event) => &event.envelope.kind,
+            Self::Unheard { kind, .. } => kind,
+        }
+    }
+
+    fn chain(&self) -> &str {
+        match self {
+            Self::Heard(event) => &event.chain,
+            Self::Unheard { chain, .. } => chain,
+        }
+    }
+
+    fn id(&self) -> EventId {
+        match self {
+            Self::Heard(event) => event.envelope.id,
+            Self::Unheard { id, .. } => *id,
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Heard(event) => event.envelope.bytes(),
+            Self::Unheard { .. } => size_of::<Self>(),
+        }
+    }
 }
 
 /// An event in the event store.
@@ -106,8 +155,8 @@ pub enum Appended {
 pub(crate) struct Page {
     /// The id of the event store.
     pub(crate) log_id: String,
-    /// The event at the position read after, if it is there.
-    pub(crate) anchor: Option<StoredEvent>,
+    /// The chain at the position read after, if an event is there.
+    pub(crate) chain: Option<String>,
     /// The events of interest after it.
     pub(crate) events: Vec<StoredEvent>,
     /// The last event of the stretch, of interest or not; nothing if there is nothing new.
@@ -149,6 +198,7 @@ impl EventStore {
             appended: watch::Sender::new(Position(0)),
             consumers: Consumers::default(),
             ends: Arc::default(),
+            newest: Arc::default(),
         };
         if mode == Migrations::Apply {
             store.name(ids.next()).await?;
@@ -214,6 +264,11 @@ impl EventStore {
         self.database.dialect()
     }
 
+    /// The newest position that this process knows of.
+    pub(crate) fn known_head(&self) -> Position {
+        *self.grew.borrow()
+    }
+
     /// Closes its connections.
     pub async fn close(&self) {
         self.database.close().await;
@@ -258,7 +313,7 @@ impl EventStore {
             *known = Some(ends);
             return Ok(Appended::NotNext(cursor));
         }
-        let (insert, ends) = self.insert_after(ends, source, events)?;
+        let (insert, ends, stored) = self.insert_after(ends, source, events)?;
         // A commit whose answer is lost needs no inquiry: the relay asks for the cursor and goes on
         // from there.
         let sent = self.clock.now();
@@ -266,7 +321,7 @@ impl EventStore {
         measure::committed(OWNER, self.clock.now().since(sent));
         answered?;
         let head = ends.last.position;
-        self.appended(events, head);
+        self.appended(stored, head);
         *known = Some(ends);
         Ok(Appended::Done(head))
     }
@@ -279,14 +334,14 @@ impl EventStore {
         source: &str,
         events: &[OutboxEvent],
     ) -> Result<Option<Ends>, StoreError> {
-        let (insert, ends) = self.insert_after(ends, source, events)?;
+        let (insert, ends, stored) = self.insert_after(ends, source, events)?;
         let sent = self.clock.now();
         let answered = self.database.write_at_once(CommitPoint::Append, vec![insert]).await;
         measure::committed(OWNER, self.clock.now().since(sent));
         if answered?.iter().all(|answer| answer.changed() == 0) {
             return Ok(None);
         }
-        self.appended(events, ends.last.position);
+        self.appended(stored, ends.last.position);
         Ok(Some(ends))
     }
 
@@ -296,25 +351,39 @@ impl EventStore {
         mut ends: Ends,
         source: &str,
         events: &[OutboxEvent],
-    ) -> Result<(Statement, Ends), StoreError> {
+    ) -> Result<(Statement, Ends, Vec<StoredEvent>), StoreError> {
         let before = ends.last.chain.clone();
         let last = &mut ends.last;
         last.recorded_at = self.clock.now().max(last.recorded_at);
-        let mut rows = Vec::with_capacity(events.len());
+        let mut stored = Vec::with_capacity(events.len());
         for event in events {
             last.position = last.position.next();
             last.chain = link(&last.chain, event.envelope.id);
-            rows.push(envelope_values!(
-                event.envelope,
-                last.position,
-                last.recorded_at.0,
-                event.position,
-                source,
-                last.chain.clone()
-            ));
-            let (position, event) = (event.position, Some(event.envelope.id));
-            ends.cursors.insert(source.to_owned(), Cursor { position, event });
+            stored.push(StoredEvent {
+                position: last.position,
+                recorded_at: last.recorded_at,
+                source_position: event.position,
+                envelope: event.envelope.clone(),
+                chain: last.chain.clone(),
+            });
         }
+        if let Some(OutboxEvent { position, envelope }) = events.last() {
+            let cursor = Cursor { position: *position, event: Some(envelope.id) };
+            ends.cursors.insert(source.to_owned(), cursor);
+        }
+        let rows: Vec<_> = stored
+            .iter()
+            .map(|event| {
+                envelope_values!(
+                    event.envelope,
+                    event.position,
+                    event.recorded_at.0,
+                    event.source_position,
+                    source,
+                    &event.chain
+                )
+            })
+            .collect();
         let insert = sql::query(concat!(
             "insert into event (position, recorded_at, source_position, source, chain, ",
             envelope_columns!(),
@@ -327,19 +396,36 @@ impl EventStore {
         ))
         .bind(serde_json::to_string(&rows)?)
         .bind(before);
-        Ok((insert, ends))
+        Ok((insert, ends, stored))
     }
 
-    /// Tells those who wait for these events that they are in.
-    fn appended(&self, events: &[OutboxEvent], head: Position) {
+    /// Keeps these events for those who wait for them, and tells them that they are in.
+    fn appended(&self, events: Vec<StoredEvent>, head: Position) {
         // What another process appended before these, and did not tell yet: it is no news any more
         // when it does.
         let untold = self.grew.borrow().plus(events.len()) < head;
+        let types: BTreeSet<String> =
+            events.iter().map(|event| event.envelope.kind.clone()).collect();
+        let mut newest = self.newest();
+        for event in events {
+            let position = event.position;
+            let remembered = if self.consumers.hear(&event.envelope.kind) {
+                Remembered::Heard(Box::new(event))
+            } else {
+                let Envelope { kind, id, .. } = event.envelope;
+                Remembered::Unheard { kind, id, chain: event.chain }
+            };
+            let bytes = remembered.bytes();
+            newest.push(position, remembered, bytes);
+        }
+        drop(newest);
         raise(&self.appended, head);
         raise(&self.grew, head);
-        let types: BTreeSet<&str> =
-            events.iter().map(|event| event.envelope.kind.as_str()).collect();
         self.consumers.tell(|kind| untold || types.contains(kind));
+    }
+
+    fn newest(&self) -> MutexGuard<'_, Newest<Remembered>> {
+        self.newest.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How much of a source's outbox is here.
@@ -361,6 +447,38 @@ impl EventStore {
             Ok(Position(head))
         })
         .await
+    }
+
+    /// The next stretch after a place, as [`EventStore::page`] gives it, where this process appended all of
+    /// it a moment ago; nothing where it did not.
+    pub(crate) fn newest_page(&self, after: &Anchor, types: &[&str], limit: usize) -> Option<Page> {
+        let newest = self.newest();
+        if newest.get(after.position)?.chain() != after.chain {
+            return None;
+        }
+        let (mut events, mut end, mut position) = (Vec::new(), None, after.position);
+        let mut following = newest.after(after.position);
+        while events.len() < limit
+            && let Some(next) = following.next()
+        {
+            position = position.next();
+            end = Some(next);
+            if types.contains(&next.kind()) {
+                let Remembered::Heard(event) = next else { return None };
+                events.push(StoredEvent::clone(event));
+            }
+        }
+        let is_last = following.next().is_none();
+        // Nothing here may be something elsewhere.
+        let last = end?;
+        let end = Some(Anchor {
+            log_id: after.log_id.clone(),
+            position,
+            event_id: last.id().to_string(),
+            chain: last.chain().to_owned(),
+        });
+        let (log_id, chain) = (after.log_id.clone(), Some(after.chain.clone()));
+        Some(Page { log_id, chain, events, end, is_last })
     }
 
     /// The next stretch after a place: its events of these types (a JSON array), at most `limit`.
@@ -399,11 +517,11 @@ impl EventStore {
         reader.give_back();
         let found = rows.len();
         let mut events: Vec<StoredEvent> = rows.into_iter().map(read).collect::<Result<_, _>>()?;
-        let anchor =
-            (events.first().is_some_and(|event| event.position == after)).then(|| events.remove(0));
+        let has_anchor = events.first().is_some_and(|event| event.position == after);
+        let chain = has_anchor.then(|| events.remove(0).chain);
         let end = events.last().map(|event| event.anchor(&log_id));
         let is_last = found < most && end.as_ref().is_none_or(|end| end.position < furthest);
-        Ok(Page { log_id, anchor, events, end, is_last })
+        Ok(Page { log_id, chain, events, end, is_last })
     }
 
     /// How long the oldest event after a place has been here.

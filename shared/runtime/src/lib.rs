@@ -10,7 +10,7 @@
 //! - [`Row`], [`Table`], [`Tables`]: its tables, each the fold of its outbox.
 //! - [`Event`], [`Envelope`]: what it says happened.
 //! - `unit`: one unit of work; the heart.
-//! - [`Writer`], [`Relay`]: the loops, as steps that a test can call.
+//! - [`Writer`], [`Relay`]: the loops, as steps that a test can call. `newest`: what they hand on.
 //! - [`EventStore`]: the log that all read.
 //! - `answers`, `checkpoint`, `timers`, `dead_letters`, `outbox`: a table each, with its SQL.
 //! - [`Runtime`], [`Handle`]: a process that runs services, and what its routes hold of them.
@@ -44,6 +44,7 @@ mod health;
 pub mod limits;
 mod measure;
 mod migrate;
+mod newest;
 mod notify;
 mod outbox;
 mod relay;

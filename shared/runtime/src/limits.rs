@@ -22,6 +22,10 @@ pub const FOLD_PAGE: usize = 2_000;
 pub const PAGES_AHEAD: usize = 2;
 /// Events that one audit answer may hold for one order.
 pub const HISTORY_EVENTS: usize = 2_000;
+/// Events of a log that a process keeps in memory for those who come next.
+pub const NEWEST_EVENTS: usize = 4_096;
+/// Bytes of them, about.
+pub const NEWEST_BYTES: usize = 4 << 20;
 /// Items of one page over HTTP.
 pub const PAGE_MAX: usize = 200;
 /// How long a wake-up may be missing before a loop looks by itself.

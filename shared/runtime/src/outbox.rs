@@ -4,8 +4,8 @@ use std::collections::{BTreeSet, HashMap};
 
 use crate::envelope_columns::{self, envelope_columns, envelope_values};
 use crate::error::StoreError;
-use crate::event::{Envelope, EventId, Position};
-use crate::sql::{self, Connection, Row};
+use crate::event::{Envelope, EventId, Position, Version};
+use crate::sql::{self, Answered, Connection, Row};
 use crate::writes::Writes;
 
 /// An event in an outbox.
@@ -18,7 +18,7 @@ pub struct OutboxEvent {
 }
 
 /// Adds events at the end. The caller holds the turn and dealt the positions. Their versions begin at 1
-/// in each stream; how many the stream has already is added here.
+/// in each stream; how many the stream has already is added here, and told.
 pub(crate) fn insert(writes: &mut Writes, events: &[OutboxEvent]) -> Result<(), StoreError> {
     let rows: Vec<_> =
         events.iter().map(|event| envelope_values!(event.envelope, event.position)).collect();
@@ -30,11 +30,22 @@ pub(crate) fn insert(writes: &mut Writes, events: &[OutboxEvent]) -> Result<(), 
              cast(value ->> 3 as bigint), value ->> 4, cast(value ->> 5 as bigint) + coalesce( \
              (select max(stream_version) from outbox where stream = value ->> 4), 0), \
              cast(value ->> 6 as bigint), value ->> 7, value ->> 8, value ->> 9, value ->> 10, \
-             value ->> 11 from jsonb_each($1)"
+             value ->> 11 from jsonb_each($1) returning position, stream_version"
         ),
         &rows,
     )?;
     Ok(())
+}
+
+/// Those events with the versions that the insert told; none if it told others.
+pub(crate) fn inserted(mut events: Vec<OutboxEvent>, insert: Option<Answered>) -> Vec<OutboxEvent> {
+    let told = insert.unwrap_or_default().rows().unwrap_or_default();
+    let versions: HashMap<i64, i64> = told.into_iter().collect();
+    for event in &mut events {
+        let Some(version) = versions.get(&event.position.0) else { return Vec::new() };
+        event.envelope.version = Version(*version);
+    }
+    events
 }
 
 /// The id of the first event of each of these streams that has any.

@@ -7,7 +7,7 @@ use crate::error::{Divergence, StoreError};
 use crate::event::Position;
 use crate::event_store::{Appended, Cursor};
 use crate::measure;
-use crate::outbox;
+use crate::outbox::{self, OutboxEvent};
 use crate::service::Service;
 use crate::writer::Step;
 
@@ -15,6 +15,7 @@ use crate::writer::Step;
 #[derive(Debug)]
 pub struct Relay<S: Service> {
     core: Arc<Core<S>>,
+    /// How much of the outbox is in the event store, once the outbox was seen to hold the last of it.
     cursor: Option<Cursor>,
     behind: bool,
 }
@@ -29,37 +30,21 @@ impl<S: Service> Relay<S> {
         self.behind
     }
 
-    /// Appends the next page of the outbox.
-    ///
-    /// The page begins with the event that the event store has last: an outbox that does not hold
-    /// it is not the one that the event store knows.
+    /// Appends the next page of the outbox: what this process wrote just now, or else what it reads.
     pub async fn step(&mut self) -> Result<Step, StoreError> {
         let core = &self.core;
-        let cursor = match self.cursor {
+        // Put back at the end: after trouble on the way, and after another relay, it is found out again.
+        let known = self.cursor.take();
+        self.behind = true;
+        let fresh = known.map_or_else(Vec::new, |cursor| core.newest_after(cursor, core.batch));
+        let cursor = match known {
             Some(cursor) => cursor,
             None => core.event_store.cursor(S::NAME).await?,
         };
-        self.cursor = None;
-        self.behind = true;
-        let mut reader = core.database.follower().await?;
-        let first = cursor.position.max(Position(1));
-        let most = core.batch + usize::from(cursor.event.is_some());
-        let mut page = outbox::page(&mut reader, S::NAME, first, most).await?;
-        reader.give_back();
-        let is_full = page.len() == most;
-        if let Some(event) = cursor.event {
-            let shown = page.first().map(|first| first.envelope.id);
-            if shown != Some(event) {
-                let head = outbox::head(&mut *core.database.reader().await?).await?;
-                let (service, known) = (S::NAME.to_owned(), cursor.position);
-                return Err(StoreError::Diverged(Divergence::OlderService {
-                    service,
-                    known,
-                    head,
-                }));
-            }
-            page.remove(0);
-        }
+        let (page, is_full) = match fresh.len() {
+            0 => self.read(cursor).await?,
+            count => (fresh, count == core.batch),
+        };
         let Some(last) = page.last() else {
             self.cursor = Some(cursor);
             self.behind = false;
@@ -81,11 +66,41 @@ impl<S: Service> Relay<S> {
                 self.behind = is_full;
                 Ok(Step::Did(page.len()))
             }
-            // Another relay of this service was faster; go on from where it is.
-            Appended::NotNext(actual) => {
-                self.cursor = Some(actual);
-                Ok(Step::Did(0))
-            }
+            // Another relay of this service was faster.
+            Appended::NotNext(_) => Ok(Step::Did(0)),
         }
+    }
+
+    /// Reads the next page of the outbox; whether there may be more of it.
+    ///
+    /// The page begins with the event that the event store has last: an outbox that does not hold
+    /// it is not the one that the event store knows.
+    async fn read(&self, cursor: Cursor) -> Result<(Vec<OutboxEvent>, bool), StoreError> {
+        let core = &self.core;
+        let mut reader = core.database.follower().await?;
+        let first = cursor.position.max(Position(1));
+        let most = core.batch + usize::from(cursor.event.is_some());
+        let mut page = outbox::page(&mut reader, S::NAME, first, most).await?;
+        reader.give_back();
+        let is_full = page.len() == most;
+        if let Some(event) = cursor.event {
+            let shown = page.first().map(|first| first.envelope.id);
+            if shown != Some(event) {
+                let head = outbox::head(&mut *core.database.reader().await?).await?;
+                let (service, known) = (S::NAME.to_owned(), cursor.position);
+                return Err(StoreError::Diverged(Divergence::OlderService {
+                    service,
+                    known,
+                    head,
+                }));
+            }
+            page.remove(0);
+        }
+        Ok((page, is_full))
+    }
+
+    /// Whether everything that this process knows of the outbox is in the event store.
+    pub(crate) fn has_all_known(&self) -> bool {
+        self.cursor.is_some_and(|cursor| cursor.position.0 >= self.core.gauges.outbox_head.get())
     }
 }

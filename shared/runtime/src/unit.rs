@@ -91,6 +91,8 @@ pub(crate) struct Unit<'a, S: Service> {
     turn: Turn,
     began: Timestamp,
     head: Position,
+    /// The id of the event there, empty if there is none.
+    newest: String,
     checkpoint: i64,
     lanes_held: bool,
     attempts_left: bool,
@@ -152,6 +154,7 @@ impl<'a, S: Service> Unit<'a, S> {
         }
         let mut statements = vec![sql::query(
             "select coalesce((select position from outbox order by position desc limit 1), 0), \
+             coalesce((select id from outbox order by position desc limit 1), ''), \
              coalesce((select sequence from checkpoints order by sequence desc limit 1), 0), \
              (select count(*) from (select 1 from dead_letters \
              where status in ('parked', 'waiting', 'retrying') limit 1) as held), \
@@ -165,13 +168,14 @@ impl<'a, S: Service> Unit<'a, S> {
         let began = core.clock.now();
         let asked = answers.split_off(first_asked);
         rows::loaded(&mut tables, answers.split_off(first_load)).await?;
-        let (position, checkpoint, lanes, attempts): (i64, i64, i64, i64) =
+        let (position, newest, checkpoint, lanes, attempts): (i64, String, i64, i64, i64) =
             answers.pop().unwrap_or_default().row()?;
         let unit = Self {
             core,
             turn,
             began,
             head: Position(position),
+            newest,
             checkpoint,
             lanes_held: lanes > 0,
             attempts_left: attempts > 0,
@@ -374,14 +378,8 @@ impl<'a, S: Service> Unit<'a, S> {
             checkpoint::insert(&mut writes, next, now)?;
         }
         let evidence = Evidence::of(&outbox, &closing);
-        let committed = Committed {
-            events: outbox.len(),
-            head: self.head.plus(outbox.len()),
-            changed,
-            next_due,
-            turn_held: Duration::ZERO,
-            written,
-        };
+        let (events, head) = (outbox.len(), self.head.plus(outbox.len()));
+        let (before, mut newest) = (self.newest, Vec::new());
         let (core, began) = (self.core, self.began);
         if outbox.is_empty() && self.timers.is_empty() && closing.is_empty() {
             self.turn.rollback().await?;
@@ -389,13 +387,16 @@ impl<'a, S: Service> Unit<'a, S> {
             let sent = core.clock.now();
             let answered = self.turn.commit(writes.into_statements()).await;
             measure::committed(S::NAME, core.clock.now().since(sent));
-            if let Err(lost) = answered {
-                core.find_out(&evidence, lost).await?;
+            match answered {
+                // What goes into the outbox goes first.
+                Ok(answers) => newest = outbox::inserted(outbox, answers.into_iter().next()),
+                Err(lost) => core.find_out(&evidence, lost).await?,
             }
         }
         let ended = core.clock.now();
         self.spans.into_iter().for_each(|span| span.end(ended));
-        Ok(Committed { turn_held: ended.since(began), ..committed })
+        let turn_held = ended.since(began);
+        Ok(Committed { events, newest, before, head, changed, next_due, turn_held, written })
     }
 
     /// Gives up, but goes on holding the turn.
@@ -520,6 +521,10 @@ impl Following {
 pub(crate) struct Committed {
     /// How many events it wrote.
     pub(crate) events: usize,
+    /// Those events, unless it is not known with which versions they were written.
+    pub(crate) newest: Vec<OutboxEvent>,
+    /// The id of the event before them, empty if there is none.
+    pub(crate) before: String,
     /// Where the outbox ends now.
     pub(crate) head: Position,
     /// The rows it changed, each as `table/key`.

@@ -119,6 +119,12 @@ impl<S: Service> Writer<S> {
         self.behind
     }
 
+    /// Whether everything that this process knows of the event store has been read.
+    pub(crate) fn has_read_all_known(&self) -> bool {
+        let head = self.core.event_store.known_head();
+        self.consumer.as_ref().is_some_and(|consumer| consumer.position() >= head)
+    }
+
     /// How many events or timers the next unit may take.
     pub fn unit_size(&self, commands_wait: bool) -> usize {
         if commands_wait {
@@ -143,7 +149,7 @@ impl<S: Service> Writer<S> {
 
     /// Tells what a unit did that made commands wait, and fits the size of the next such to how long
     /// it held its turn.
-    fn committed_beside_commands(&mut self, committed: &Committed, messages: usize) {
+    fn committed_beside_commands(&mut self, committed: Committed, messages: usize) {
         self.unit_size = if committed.turn_held > limits::LONG_TURN {
             (messages / 2).max(limits::UNIT_MESSAGES_MIN).min(self.unit_size)
         } else {
@@ -153,7 +159,7 @@ impl<S: Service> Writer<S> {
     }
 
     /// Tells what a unit did.
-    fn committed(&mut self, committed: &Committed, messages: usize) {
+    fn committed(&mut self, committed: Committed, messages: usize) {
         if let Some(due) = committed.next_due {
             self.next_due = Some(self.next_due.map_or(due, |known| known.min(due)));
         }

@@ -56,7 +56,8 @@ impl<S: Service> Writing<S> {
                 looked_at = self.core.clock.now();
                 self.prune(&mut writer, &mut pruned_at).await;
             }
-            let news = growth.take() || look || writer.is_behind();
+            let told = growth.take() && !writer.has_read_all_known();
+            let news = told || look || writer.is_behind();
             let did = self.round(&mut writer, &mut jobs, Look { everywhere: look, news }).await;
             retries = false;
             match did {
@@ -274,10 +275,18 @@ pub(super) async fn relay<S: Service>(
         if ending {
             return;
         }
+        let paused = tokio::time::sleep(pause);
+        let told = async {
+            core.outbox_grew.notified().await;
+            // It was told of what it has taken by now.
+            while relay.has_all_known() {
+                core.outbox_grew.notified().await;
+            }
+        };
         tokio::select! {
             () = drained.cancelled() => {}
-            () = core.outbox_grew.notified() => {}
-            () = tokio::time::sleep(pause) => {}
+            () = told => {}
+            () = paused => {}
         }
     }
 }

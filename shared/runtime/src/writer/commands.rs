@@ -100,7 +100,7 @@ impl<S: Service> Writer<S> {
             outcomes.push(outcome);
         }
         let committed = unit.commit(closing).await?;
-        self.committed(&committed, asked.len());
+        self.committed(committed, asked.len());
         Ok(outcomes)
     }
 }

@@ -76,7 +76,7 @@ impl<S: Service> Writer<S> {
             closing.settled_attempts = due.iter().map(StoredTimer::id).collect();
         }
         let committed = unit.commit(closing).await?;
-        self.committed_beside_commands(&committed, due.len());
+        self.committed_beside_commands(committed, due.len());
         Ok(())
     }
 

@@ -29,6 +29,11 @@ pub(super) struct Consumer {
 }
 
 impl Consumer {
+    /// How far it has read.
+    pub(super) fn position(&self) -> Position {
+        self.seen.anchor.position
+    }
+
     fn pass(&mut self, end: Anchor, events: &[Kept]) {
         for event in events {
             let Kept::Event(StoredEvent { envelope, source_position, .. }) = event else {
@@ -51,7 +56,11 @@ impl<S: Service> Writer<S> {
         // Put back at the end: after trouble on the way it is read from the database again.
         let Some(mut consumer) = self.consumer.take() else { return Ok(Step::Idle) };
         let limit = if self.careful > 0 { limit.min(self.careful) } else { limit };
-        let page = core.event_store.page(consumer.seen.anchor.position, &self.hears, limit).await?;
+        let seen = &consumer.seen.anchor;
+        let page = match core.event_store.newest_page(seen, S::HEARS, limit) {
+            Some(page) => page,
+            None => core.event_store.page(seen.position, &self.hears, limit).await?,
+        };
         verify_anchor::<S>(&consumer.seen.anchor, &page)?;
         let Some(end) = page.end else {
             self.careful_stretch_over().await?;
@@ -239,7 +248,7 @@ impl<S: Service> Writer<S> {
         consumer.saved_at = self.core.clock.now();
         self.core.gauges.consumed.set(consumer.seen.anchor.position.0);
         self.consumer = Some(consumer);
-        self.committed_beside_commands(&committed, events.len());
+        self.committed_beside_commands(committed, events.len());
         Ok(())
     }
 
@@ -326,7 +335,7 @@ fn verify_anchor<S: Service>(anchor: &Anchor, page: &Page) -> Result<(), StoreEr
     if anchor.position == Position(0) {
         return Ok(());
     }
-    if page.anchor.as_ref().is_some_and(|event| event.chain == anchor.chain) {
+    if page.chain.as_ref() == Some(&anchor.chain) {
         return Ok(());
     }
     let position = anchor.position;

@@ -73,12 +73,12 @@ impl Proxy {
                     }
                     if let Some(cut) = cut {
                         // What was written before is answered before.
-                        while cut == Cut::After {
+                        let mut ended = cut == Cut::Before;
+                        while !ended {
                             let length = server.read(&mut answered).await?;
                             assert!(length > 0, "the server answers");
-                            if answered[..length].windows(7).any(|text| text == b"COMMIT\0") {
-                                break;
-                            }
+                            let mut tags = answered[..length].windows(7);
+                            ended = tags.any(|text| text == b"COMMIT\0");
                         }
                         self.cuts.fetch_add(1, Ordering::SeqCst);
                         return Ok(());

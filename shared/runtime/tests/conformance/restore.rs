@@ -325,6 +325,9 @@ async fn an_outbox_with_a_gap_is_refused_by_its_relay(house: House) {
     pair.raise(a, 2).await;
     command(&mut pair.leader, (0..3).map(|_| raise(a, 2))).await;
     house.execute("leader", "delete from outbox where position = 4").await;
+    // One that does not have it in memory.
+    pair.close(&house).await;
+    let mut pair = Pair::open(&house).await;
     let refused = pair.leader.relay.step().await;
     let (service, position) = ("leader".to_owned(), Position(4));
     let gap = Divergence::OutboxGap { service, position };
