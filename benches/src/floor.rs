@@ -1,5 +1,6 @@
 //! The floor: rows that a pipeline left, written again to empty tables in statements of 500 rows, by
-//! one connection for each owner, with no logic and no reading.
+//! one connection for each owner, with no logic and no reading. The rows travel as the runtime's do: to
+//! SQLite as one JSON list, to Postgres as an array for each column.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -7,7 +8,10 @@ use std::time::Duration;
 use anyhow::Context as _;
 use serde_json::Value;
 use sqlx::any::AnyRow;
-use sqlx::{AnyConnection, AssertSqlSafe, Connection as _, Row as _};
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{
+    AnyConnection, AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection, Row as _,
+};
 use tokio::task::JoinSet;
 
 use crate::bench::Bench;
@@ -21,7 +25,25 @@ const ROWS: usize = 500;
 const SKIPPED: [&str; 4] = ["turn", "log", "runs", "_sqlx_migrations"];
 
 /// What an owner writes: statements, each with the rows that go in at once.
-type Writes = Vec<(String, Vec<String>)>;
+type Writes = Vec<(String, Vec<Rows>)>;
+
+/// Rows of one statement.
+enum Rows {
+    List(String),
+    Arrays(Vec<Array>),
+}
+
+/// The values of one column.
+enum Array {
+    Texts(Vec<String>),
+    Bigints(Vec<i64>),
+}
+
+/// The connection of an owner.
+enum Writer {
+    Sqlite(AnyConnection),
+    Postgres(PgConnection),
+}
 
 /// Writes all rows of a place to an empty one; how long that took.
 pub(crate) async fn write_again(
@@ -34,7 +56,14 @@ pub(crate) async fn write_again(
     let mut writers = Vec::new();
     for owner in OWNERS {
         let statements = read(from, owner, kind).await?;
-        writers.push((to.connect(owner, Commits::Durable).await?, statements));
+        let writer = match to.database() {
+            None => Writer::Sqlite(to.connect(owner, Commits::Durable).await?),
+            Some(database) => {
+                let options: PgConnectOptions = database.url.parse()?;
+                Writer::Postgres(options.options([("search_path", owner)]).connect().await?)
+            }
+        };
+        writers.push((writer, statements));
     }
     let watch = Stopwatch::start();
     let mut running = JoinSet::new();
@@ -48,15 +77,32 @@ pub(crate) async fn write_again(
     Ok(took)
 }
 
-async fn write(mut connection: AnyConnection, writes: Writes) -> anyhow::Result<()> {
+async fn write(mut owner: Writer, writes: Writes) -> anyhow::Result<()> {
     for (insert, chunks) in writes {
         for rows in chunks {
             // Put together from the tables' own names.
             let insert = AssertSqlSafe(insert.clone());
-            sqlx::query(insert).bind(rows).execute(&mut connection).await?;
+            match (&mut owner, rows) {
+                (Writer::Sqlite(connection), Rows::List(list)) => {
+                    sqlx::query(insert).bind(list).execute(connection).await?;
+                }
+                (Writer::Postgres(connection), Rows::Arrays(arrays)) => {
+                    let insert =
+                        arrays.into_iter().fold(sqlx::query(insert), |insert, array| match array {
+                            Array::Texts(texts) => insert.bind(texts),
+                            Array::Bigints(numbers) => insert.bind(numbers),
+                        });
+                    insert.execute(connection).await?;
+                }
+                _ => anyhow::bail!("rows of the other database"),
+            }
         }
     }
-    Ok(connection.close().await?)
+    match owner {
+        Writer::Sqlite(connection) => connection.close().await?,
+        Writer::Postgres(connection) => connection.close().await?,
+    }
+    Ok(())
 }
 
 async fn read(from: &Place, owner: &str, kind: Kind) -> anyhow::Result<Writes> {
@@ -69,8 +115,12 @@ async fn read(from: &Place, owner: &str, kind: Kind) -> anyhow::Result<Writes> {
         let rows = sqlx::query(select).fetch_all(&mut connection).await?;
         let rows: Vec<Vec<Value>> =
             rows.iter().map(|row| cells(row, &columns)).collect::<Result<_, _>>()?;
-        let chunks: Result<Vec<String>, _> = rows.chunks(ROWS).map(serde_json::to_string).collect();
-        writes.push((insert(&table, &columns), chunks?));
+        let chunk = |rows: &[Vec<Value>]| match kind {
+            Kind::Sqlite => Ok(Rows::List(serde_json::to_string(rows)?)),
+            Kind::Postgres => arrays(rows, &columns).map(Rows::Arrays),
+        };
+        let chunks: anyhow::Result<Vec<Rows>> = rows.chunks(ROWS).map(chunk).collect();
+        writes.push((insert(&table, &columns, kind), chunks?));
     }
     connection.close().await?;
     Ok(writes)
@@ -106,8 +156,32 @@ async fn tables(
     Ok(tables)
 }
 
-fn insert(table: &str, columns: &[(String, bool)]) -> String {
+fn arrays(rows: &[Vec<Value>], columns: &[(String, bool)]) -> anyhow::Result<Vec<Array>> {
+    let array = |(index, (name, is_text)): (usize, &(String, bool))| {
+        let values = rows.iter().map(|row| row.get(index));
+        let array = if *is_text {
+            values
+                .map(|value| Some(value?.as_str()?.to_owned()))
+                .collect::<Option<_>>()
+                .map(Array::Texts)
+        } else {
+            values.map(|value| value?.as_i64()).collect::<Option<_>>().map(Array::Bigints)
+        };
+        array.with_context(|| name.clone())
+    };
+    columns.iter().enumerate().map(array).collect()
+}
+
+fn insert(table: &str, columns: &[(String, bool)], kind: Kind) -> String {
     let names: Vec<&str> = columns.iter().map(|(name, _)| name.as_str()).collect();
+    if kind == Kind::Postgres {
+        let array = |(number, (_, is_text)): (usize, &(String, bool))| {
+            format!("${number}::{}[]", if *is_text { "text" } else { "bigint" })
+        };
+        let arrays: Vec<String> = (1..).zip(columns).map(array).collect();
+        let (names, arrays) = (names.join(", "), arrays.join(", "));
+        return format!("insert into {table} ({names}) select * from unnest({arrays})");
+    }
     let values: Vec<String> = columns
         .iter()
         .enumerate()

@@ -48,19 +48,17 @@ pub(crate) fn store(
 ) -> Result<(), StoreError> {
     let mut rows = Vec::with_capacity(answers.len());
     for stored in answers {
-        rows.push((
-            &stored.key,
-            &stored.fingerprint,
-            serde_json::to_string(&stored.answer)?,
-            now.0,
-        ));
+        rows.push(vec![
+            stored.key.as_str().into(),
+            stored.fingerprint.as_str().into(),
+            serde_json::to_string(&stored.answer)?.into(),
+            now.0.into(),
+        ]);
     }
     writes.add(
-        "insert into answers (idempotency_key, fingerprint, answer, stored_at) \
-         select value ->> 0, value ->> 1, value ->> 2, cast(value ->> 3 as bigint) \
-         from jsonb_each($1)",
-        &rows,
-    )?;
+        "insert into answers (idempotency_key, fingerprint, answer, stored_at) select * from rows",
+        rows,
+    );
     Ok(())
 }
 

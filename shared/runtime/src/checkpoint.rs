@@ -59,28 +59,26 @@ pub(crate) fn insert(
     let anchor = &next.anchor;
     writes.add(
         "insert into checkpoints (sequence, log_id, position, event_id, chain, sources, saved_at) \
-         select cast(value ->> 0 as bigint), value ->> 1, cast(value ->> 2 as bigint), \
-         value ->> 3, value ->> 4, value ->> 5, cast(value ->> 6 as bigint) from jsonb_each($1)",
-        &[(
-            next.sequence,
-            &anchor.log_id,
-            anchor.position,
-            &anchor.event_id,
-            &anchor.chain,
-            serde_json::to_string(&next.sources)?,
-            now.0,
-        )],
-    )?;
+         select * from rows",
+        vec![vec![
+            next.sequence.into(),
+            anchor.log_id.as_str().into(),
+            anchor.position.0.into(),
+            anchor.event_id.as_str().into(),
+            anchor.chain.as_str().into(),
+            serde_json::to_string(&next.sources)?.into(),
+            now.0.into(),
+        ]],
+    );
     if next.sequence % limits::CHECKPOINTS_KEPT == 0 {
         // From both ends: what was deleted before may still be there for a long snapshot, and
         // would be walked over each time.
         let last = next.sequence - limits::CHECKPOINTS_KEPT;
-        let old: Vec<i64> = (last - limits::CHECKPOINTS_KEPT + 1..=last).collect();
+        let old = last - limits::CHECKPOINTS_KEPT + 1..=last;
         writes.add(
-            "delete from checkpoints where sequence in \
-             (select cast(atom as bigint) from jsonb_each($1))",
-            &old,
-        )?;
+            "delete from checkpoints where sequence in (select c0 from rows)",
+            old.map(|sequence| vec![sequence.into()]).collect(),
+        );
     }
     Ok(())
 }

@@ -3,9 +3,10 @@
 use crate::clock::Timestamp;
 use crate::error::StoreError;
 use crate::event::{Envelope, EventId, Version};
+use crate::row::Cell;
 use crate::sql::{self, Row};
 
-/// The columns of an envelope but its source, in the order of [`envelope_values!`] and [`read`].
+/// The columns of an envelope but its source, in the order of [`row`] and [`read`].
 macro_rules! envelope_columns {
     () => {
         "id, type, schema_version, stream, stream_version, occurred_at, correlation_id, \
@@ -17,26 +18,25 @@ pub(crate) use envelope_columns;
 /// How many columns those are.
 pub(crate) const COUNT: usize = 11;
 
-/// One row of a JSON parameter: some values, then what [`envelope_columns!`] names of an envelope.
-macro_rules! envelope_values {
-    ($envelope:expr, $($before:expr),*) => {
-        (
-            $($before,)*
-            $envelope.id,
-            &$envelope.kind,
-            $envelope.schema,
-            &$envelope.stream,
-            $envelope.version,
-            $envelope.time.0,
-            &$envelope.correlation,
-            &$envelope.causation,
-            &$envelope.actor,
-            &$envelope.traceparent,
-            &$envelope.data,
-        )
-    };
+/// A row: some values, then what [`envelope_columns!`] names of an envelope.
+pub(crate) fn row<const N: usize>(before: [Cell; N], envelope: &Envelope) -> Vec<Cell> {
+    let mut row = Vec::with_capacity(N + COUNT);
+    row.extend(before);
+    row.extend([
+        envelope.id.to_string().into(),
+        envelope.kind.as_str().into(),
+        envelope.schema.into(),
+        envelope.stream.as_str().into(),
+        envelope.version.0.into(),
+        envelope.time.0.into(),
+        envelope.correlation.as_str().into(),
+        envelope.causation.as_str().into(),
+        envelope.actor.as_str().into(),
+        envelope.traceparent.as_str().into(),
+        Cell::from(envelope.data.as_str()),
+    ]);
+    row
 }
-pub(crate) use envelope_values;
 
 /// Reads an envelope from the columns that begin at `first`.
 pub(crate) fn read(row: &mut Row, first: usize, source: String) -> Result<Envelope, StoreError> {

@@ -1,17 +1,17 @@
 //! The event store: what all services said happened, in one order that all read.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use tokio::sync::{Mutex, watch};
+use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::clock::{Clock, Ids, Timestamp};
 use crate::database::{Database, Dialect, Location, OpenError, in_time};
-use crate::envelope_columns::{self, envelope_columns, envelope_values};
+use crate::envelope_columns::{self, envelope_columns};
 use crate::error::StoreError;
 use crate::event::{Envelope, EventId, Position};
 use crate::failpoints::CommitPoint;
@@ -37,11 +37,11 @@ pub struct EventStore {
     /// The newest position that this process appended: what other processes are told.
     appended: watch::Sender<Position>,
     consumers: Consumers,
-    /// Where it ends, as far as the last append of this process knows. Held while one appends: the others
-    /// of this process would wait for their turn all the same.
+    /// Where it ends, as far as the last append of this process knows; nothing while one is at it, whom
+    /// others need not wait for.
     ends: Arc<Mutex<Option<Ends>>>,
     /// What this process appended, for its consumers.
-    newest: Arc<std::sync::Mutex<Newest<Remembered>>>,
+    newest: Arc<Mutex<Newest<Remembered>>>,
 }
 
 /// An event that this process appended.
@@ -287,15 +287,15 @@ impl EventStore {
             return Ok(Appended::Done(self.head().await?));
         };
         let source = first.envelope.source.as_str();
-        let mut known = self.ends.lock().await;
         // Whatever becomes of this append: only its success tells where the log ends.
-        if let Some(ends) = known.take()
+        let known = self.ends().take();
+        if let Some(ends) = known
             && ends.admit(source, events)
         {
             match self.append_after(ends, source, events).await {
                 Ok(Some(ends)) => {
                     let head = ends.last.position;
-                    *known = Some(ends);
+                    *self.ends() = Some(ends);
                     return Ok(Appended::Done(head));
                 }
                 Ok(None) => {}
@@ -310,10 +310,10 @@ impl EventStore {
         let cursor = ends.cursors.get(source).copied().unwrap_or_default();
         if !ends.admit(source, events) {
             turn.rollback().await?;
-            *known = Some(ends);
+            *self.ends() = Some(ends);
             return Ok(Appended::NotNext(cursor));
         }
-        let (insert, ends, stored) = self.insert_after(ends, source, events)?;
+        let (insert, ends, stored) = self.insert_after(ends, source, events);
         // A commit whose answer is lost needs no inquiry: the relay asks for the cursor and goes on
         // from there.
         let sent = self.clock.now();
@@ -322,7 +322,7 @@ impl EventStore {
         answered?;
         let head = ends.last.position;
         self.appended(stored, head);
-        *known = Some(ends);
+        *self.ends() = Some(ends);
         Ok(Appended::Done(head))
     }
 
@@ -334,7 +334,7 @@ impl EventStore {
         source: &str,
         events: &[OutboxEvent],
     ) -> Result<Option<Ends>, StoreError> {
-        let (insert, ends, stored) = self.insert_after(ends, source, events)?;
+        let (insert, ends, stored) = self.insert_after(ends, source, events);
         let sent = self.clock.now();
         let answered = self.database.write_at_once(CommitPoint::Append, vec![insert]).await;
         measure::committed(OWNER, self.clock.now().since(sent));
@@ -351,7 +351,7 @@ impl EventStore {
         mut ends: Ends,
         source: &str,
         events: &[OutboxEvent],
-    ) -> Result<(Statement, Ends, Vec<StoredEvent>), StoreError> {
+    ) -> (Statement, Ends, Vec<StoredEvent>) {
         let before = ends.last.chain.clone();
         let last = &mut ends.last;
         last.recorded_at = self.clock.now().max(last.recorded_at);
@@ -371,32 +371,27 @@ impl EventStore {
             let cursor = Cursor { position: *position, event: Some(envelope.id) };
             ends.cursors.insert(source.to_owned(), cursor);
         }
-        let rows: Vec<_> = stored
-            .iter()
-            .map(|event| {
-                envelope_values!(
-                    event.envelope,
-                    event.position,
-                    event.recorded_at.0,
-                    event.source_position,
-                    source,
-                    &event.chain
-                )
-            })
-            .collect();
-        let insert = sql::query(concat!(
-            "insert into event (position, recorded_at, source_position, source, chain, ",
-            envelope_columns!(),
-            ") select cast(value ->> 0 as bigint), cast(value ->> 1 as bigint), \
-             cast(value ->> 2 as bigint), value ->> 3, value ->> 4, value ->> 5, value ->> 6, \
-             cast(value ->> 7 as bigint), value ->> 8, cast(value ->> 9 as bigint), \
-             cast(value ->> 10 as bigint), value ->> 11, value ->> 12, value ->> 13, value ->> 14, \
-             value ->> 15 from jsonb_each($1) where $2 = \
-             coalesce((select chain from event order by position desc limit 1), '')"
-        ))
-        .bind(serde_json::to_string(&rows)?)
+        let row = |event: &StoredEvent| {
+            let before = [
+                event.position.0.into(),
+                event.recorded_at.0.into(),
+                event.source_position.0.into(),
+                source.into(),
+                event.chain.as_str().into(),
+            ];
+            envelope_columns::row(before, &event.envelope)
+        };
+        let insert = sql::over(
+            stored.iter().map(row).collect(),
+            concat!(
+                "insert into event (position, recorded_at, source_position, source, chain, ",
+                envelope_columns!(),
+                ") select * from rows \
+                 where $1 = coalesce((select chain from event order by position desc limit 1), '')"
+            ),
+        )
         .bind(before);
-        Ok((insert, ends, stored))
+        (insert, ends, stored)
     }
 
     /// Keeps these events for those who wait for them, and tells them that they are in.
@@ -422,6 +417,10 @@ impl EventStore {
         raise(&self.appended, head);
         raise(&self.grew, head);
         self.consumers.tell(|kind| untold || types.contains(kind));
+    }
+
+    fn ends(&self) -> MutexGuard<'_, Option<Ends>> {
+        self.ends.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn newest(&self) -> MutexGuard<'_, Newest<Remembered>> {

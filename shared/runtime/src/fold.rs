@@ -73,7 +73,7 @@ async fn replay<S: Service>(turn: &mut Turn, page: &[OutboxEvent]) -> Result<(),
     }
     let mut writes = Writes::default();
     tables.visit(&mut Save { writes: &mut writes, changed: Vec::new() }).await?;
-    timers::change(&mut writes, &fold.0)?;
+    timers::change(&mut writes, &fold.0);
     turn.run(writes.into_statements()).await?;
     Ok(())
 }

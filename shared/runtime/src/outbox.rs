@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use crate::envelope_columns::{self, envelope_columns, envelope_values};
+use crate::envelope_columns::{self, envelope_columns};
 use crate::error::StoreError;
 use crate::event::{Envelope, EventId, Position, Version};
 use crate::sql::{self, Answered, Connection, Row};
@@ -19,22 +19,19 @@ pub struct OutboxEvent {
 
 /// Adds events at the end. The caller holds the turn and dealt the positions. Their versions begin at 1
 /// in each stream; how many the stream has already is added here, and told.
-pub(crate) fn insert(writes: &mut Writes, events: &[OutboxEvent]) -> Result<(), StoreError> {
-    let rows: Vec<_> =
-        events.iter().map(|event| envelope_values!(event.envelope, event.position)).collect();
+pub(crate) fn insert(writes: &mut Writes, events: &[OutboxEvent]) {
+    let row =
+        |event: &OutboxEvent| envelope_columns::row([event.position.0.into()], &event.envelope);
     writes.add(
         concat!(
             "insert into outbox (position, ",
             envelope_columns!(),
-            ") select cast(value ->> 0 as bigint), value ->> 1, value ->> 2, \
-             cast(value ->> 3 as bigint), value ->> 4, cast(value ->> 5 as bigint) + coalesce( \
-             (select max(stream_version) from outbox where stream = value ->> 4), 0), \
-             cast(value ->> 6 as bigint), value ->> 7, value ->> 8, value ->> 9, value ->> 10, \
-             value ->> 11 from jsonb_each($1) returning position, stream_version"
+            ") select c0, c1, c2, c3, c4, c5 + coalesce( \
+             (select max(stream_version) from outbox where stream = c4), 0), \
+             c6, c7, c8, c9, c10, c11 from rows returning position, stream_version"
         ),
-        &rows,
-    )?;
-    Ok(())
+        events.iter().map(row).collect(),
+    );
 }
 
 /// Those events with the versions that the insert told; none if it told others.

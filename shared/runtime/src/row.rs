@@ -24,7 +24,7 @@ pub trait Row: Sized + Clone + Send + Sync + 'static {
     const COLUMNS: &'static [(&'static str, Kind)];
     /// Finds rows by a JSON array of keys.
     const LOAD: &'static str;
-    /// Inserts or replaces rows from a JSON array of arrays, each with the cells in the order of `COLUMNS`.
+    /// Inserts or replaces rows from a table `rows` with the cells in the order of `COLUMNS`.
     const SAVE: &'static str;
     /// Reads rows after a key, in the order of keys.
     const SCAN: &'static str;
@@ -91,6 +91,24 @@ pub enum Cell {
     Text(String),
     /// A whole number.
     Bigint(i64),
+}
+
+impl Cell {
+    /// The text, if it is one.
+    pub(crate) fn text(&self) -> Option<&str> {
+        match self {
+            Self::Text(text) => Some(text),
+            Self::Bigint(_) => None,
+        }
+    }
+
+    /// The number, if it is one.
+    pub(crate) fn bigint(&self) -> Option<i64> {
+        match self {
+            Self::Bigint(number) => Some(*number),
+            Self::Text(_) => None,
+        }
+    }
 }
 
 impl fmt::Display for Cell {
@@ -375,9 +393,7 @@ macro_rules! row {
             const SAVE: &'static str = concat!(
                 "insert into ", stringify!($table),
                 " (", stringify!($key), ", ", $( stringify!($field), ", ", )* "version)",
-                " select ", $crate::row!(@cells
-                    [0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19] $key_kind $($kind)* bigint),
-                " from jsonb_each($1) where true",
+                " select * from rows where true",
                 " on conflict (", stringify!($key), ") do update set ",
                 $( stringify!($field), " = excluded.", stringify!($field), ", ", )*
                 "version = excluded.version",
@@ -431,12 +447,6 @@ macro_rules! row {
     };
     (@kind text) => { $crate::Kind::Text };
     (@kind bigint) => { $crate::Kind::Bigint };
-    (@cells [$place:literal $($places:literal)*] $kind:ident $($kinds:ident)+) => {
-        concat!($crate::row!(@cell $kind $place), ", ", $crate::row!(@cells [$($places)*] $($kinds)+))
-    };
-    (@cells [$place:literal $($places:literal)*] $kind:ident) => { $crate::row!(@cell $kind $place) };
-    (@cell text $place:literal) => { concat!("value ->> ", $place) };
-    (@cell bigint $place:literal) => { concat!("cast(value ->> ", $place, " as bigint)") };
     (@direction newest) => { $crate::Direction::Newest };
     (@direction ascending) => { $crate::Direction::Ascending };
     (@after newest) => { " < " };

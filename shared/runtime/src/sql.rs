@@ -26,6 +26,7 @@ const TOLD: &str = "waybill::sql";
 pub(crate) struct Statement {
     text: Cow<'static, str>,
     values: Vec<Cell>,
+    rows: Vec<Vec<Cell>>,
     kind: Kind,
 }
 
@@ -40,12 +41,24 @@ enum Kind {
 
 /// A statement that is carried out often.
 pub(crate) fn query(text: &'static str) -> Statement {
-    Statement { text: Cow::Borrowed(text), values: Vec::new(), kind: Kind::Prepared }
+    Statement {
+        text: Cow::Borrowed(text),
+        values: Vec::new(),
+        rows: Vec::new(),
+        kind: Kind::Prepared,
+    }
+}
+
+/// A statement over rows that come with it, of which there is at least one: in its text a table `rows`
+/// with columns `c0`, `c1` and so on. They go to SQLite as one JSON list, which it takes apart, and to
+/// Postgres as an array for each column, which costs that half as much.
+pub(crate) fn over(rows: Vec<Vec<Cell>>, text: &'static str) -> Statement {
+    Statement { rows, ..query(text) }
 }
 
 /// Statements without values whose rows, if any, nobody reads: `begin`, settings, definitions.
 pub(crate) fn plain(text: impl Into<Cow<'static, str>>) -> Statement {
-    Statement { text: text.into(), values: Vec::new(), kind: Kind::Plain }
+    Statement { text: text.into(), kind: Kind::Plain, ..query("") }
 }
 
 impl Statement {
@@ -53,6 +66,23 @@ impl Statement {
     pub(crate) fn bind(mut self, value: impl Into<Cell>) -> Self {
         self.values.push(value.into());
         self
+    }
+
+    /// Its text, with the table of its rows where it has any: what makes a column of the list's element
+    /// at an index, and what the columns are taken from, which begins at this parameter.
+    fn text_with_rows(
+        &self,
+        column: impl Fn(usize, &Cell) -> String,
+        source: impl Fn(usize, &[Cell]) -> String,
+    ) -> Cow<'static, str> {
+        let Some(first) = self.rows.first() else { return self.text.clone() };
+        let names: Vec<String> = (0..first.len()).map(|index| format!("c{index}")).collect();
+        let columns: Vec<String> =
+            first.iter().enumerate().map(|(index, cell)| column(index, cell)).collect();
+        let (names, columns) = (names.join(", "), columns.join(", "));
+        let source = source(self.values.len() + 1, first);
+        let text = &self.text;
+        format!("with rows ({names}) as (select {columns} from {source}) {text}").into()
     }
 
     /// Carries it out; how many rows it changed.

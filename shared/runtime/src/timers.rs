@@ -130,29 +130,30 @@ pub(crate) async fn settle_attempts(
 }
 
 /// Sets and clears timers by key.
-pub(crate) fn change(
-    writes: &mut Writes,
-    changes: &BTreeMap<String, Option<StoredTimer>>,
-) -> Result<(), StoreError> {
-    let cleared: Vec<&String> =
-        changes.iter().filter(|(_, timer)| timer.is_none()).map(|(key, _)| key).collect();
-    writes
-        .add("delete from timers where timer_key in (select atom from jsonb_each($1))", &cleared)?;
-    let set: Vec<_> = changes
-        .values()
-        .flatten()
-        .map(|t| (&t.key, t.due_at.0, &t.payload, &t.event_id, &t.correlation, &t.traceparent))
-        .collect();
+pub(crate) fn change(writes: &mut Writes, changes: &BTreeMap<String, Option<StoredTimer>>) {
+    let cleared = changes.iter().filter(|(_, timer)| timer.is_none());
+    writes.add(
+        "delete from timers where timer_key in (select c0 from rows)",
+        cleared.map(|(key, _)| vec![key.as_str().into()]).collect(),
+    );
+    let row = |timer: &StoredTimer| {
+        vec![
+            timer.key.as_str().into(),
+            timer.due_at.0.into(),
+            timer.payload.as_str().into(),
+            timer.event_id.as_str().into(),
+            timer.correlation.as_str().into(),
+            timer.traceparent.as_str().into(),
+        ]
+    };
     writes.add(
         "insert into timers (timer_key, due_at, payload, event_id, correlation_id, traceparent) \
-         select value ->> 0, cast(value ->> 1 as bigint), value ->> 2, value ->> 3, \
-         value ->> 4, value ->> 5 from jsonb_each($1) where true \
+         select * from rows where true \
          on conflict (timer_key) do update set due_at = excluded.due_at, \
          payload = excluded.payload, event_id = excluded.event_id, \
          correlation_id = excluded.correlation_id, traceparent = excluded.traceparent",
-        &set,
-    )?;
-    Ok(())
+        changes.values().flatten().map(row).collect(),
+    );
 }
 
 /// Every timer, for a fold to compare with.

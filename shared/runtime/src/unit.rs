@@ -361,7 +361,7 @@ impl<'a, S: Service> Unit<'a, S> {
         let mut writes = Writes::default();
         let mut changed = Vec::new();
         if !outbox.is_empty() {
-            outbox::insert(&mut writes, &outbox)?;
+            outbox::insert(&mut writes, &outbox);
             let mut save = Save { writes: &mut writes, changed: Vec::new() };
             self.tables.visit(&mut save).await?;
             changed = save.changed;
@@ -370,7 +370,7 @@ impl<'a, S: Service> Unit<'a, S> {
         if self.attempts_left {
             timers::settle_attempts(&mut self.turn, &self.timers).await?;
         }
-        timers::change(&mut writes, &self.timers)?;
+        timers::change(&mut writes, &self.timers);
         let now = self.began;
         answers::store(&mut writes, &closing.answers, now)?;
         dead_letters::close(&mut self.turn, &closing, now).await?;

@@ -30,7 +30,8 @@ pub(super) struct Writing<S: Service> {
 }
 
 impl<S: Service> Writing<S> {
-    /// Commands first, then timers, then events; waits only when none of them had any.
+    /// Commands first, then timers, then events; waits only when none of them had any, or when there were so
+    /// many events that waiting for more makes each cheaper.
     pub(super) async fn run(self) {
         let jobs = Arc::clone(&self.jobs);
         let mut jobs = jobs.lock().await;
@@ -41,6 +42,7 @@ impl<S: Service> Writing<S> {
         let mut retries = true;
         let mut looked_at = Timestamp(0);
         let mut pruned_at = self.core.clock.now();
+        let mut gathering_until = Timestamp(0);
         while let Err(trouble) = in_time(limits::STEP, writer.start(&run)).await {
             self.note(&trouble);
             if self.stopping.is_cancelled() {
@@ -56,28 +58,37 @@ impl<S: Service> Writing<S> {
                 looked_at = self.core.clock.now();
                 self.prune(&mut writer, &mut pruned_at).await;
             }
-            let told = growth.take() && !writer.has_read_all_known();
+            let gathering = gathering_until > self.core.clock.now();
+            let told = !gathering && growth.take() && !writer.has_read_all_known();
             let news = told || look || writer.is_behind();
-            let did = self.round(&mut writer, &mut jobs, Look { everywhere: look, news }).await;
+            let look = Look { everywhere: look, timers: !gathering, news };
+            let did = self.round(&mut writer, &mut jobs, look).await;
             retries = false;
             match did {
-                Ok(Step::Did(_)) => {
+                Ok(Step::Did(messages)) => {
                     self.health.good(&self.name);
                     backoff.reset();
+                    if messages >= limits::GATHER_FROM && !writer.is_behind() {
+                        gathering_until = self.core.clock.now().plus(limits::GATHER);
+                    }
                 }
                 Ok(Step::Idle) => {
                     self.health.good(&self.name);
                     backoff.reset();
                     let now = self.core.clock.now();
-                    let timer = writer.next_due().map(|due| due.since(now));
-                    let wait = timer.unwrap_or(limits::POLL).min(limits::POLL);
+                    let gathering = gathering_until > now;
+                    let timer = writer.next_due().map(|due| due.max(gathering_until).since(now));
+                    let mut wait = timer.unwrap_or(limits::POLL).min(limits::POLL);
+                    if gathering {
+                        wait = wait.min(gathering_until.since(now));
+                    }
                     tokio::select! {
                         biased;
                         () = self.stopping.cancelled() => {}
                         () = self.core.retry.notified() => retries = true,
                         () = jobs.arrived() => {}
-                        () = growth.arrived() => {}
-                        () = tokio::time::sleep(wait) => retries = true,
+                        () = growth.arrived(), if !gathering => {}
+                        () = tokio::time::sleep(wait) => retries = !gathering,
                     }
                 }
                 Err(trouble) => {
@@ -90,14 +101,14 @@ impl<S: Service> Writing<S> {
         self.drain(&mut writer, &mut jobs, &run).await;
     }
 
-    /// One step of each kind that there may be something for.
+    /// One step of each kind that there may be something for; the most messages that one of them handled.
     async fn round(
         &self,
         writer: &mut Writer<S>,
         jobs: &mut Queue<S>,
         look: Look,
     ) -> Result<Step, StoreError> {
-        let mut round = Round { idle: true, trouble: None };
+        let mut round = Round::default();
         let waiting = jobs.take(limits::UNIT_WHILE_COMMANDS_WAIT.min(self.core.batch));
         // Where commands came just now, the next ones will not be long.
         let commands_wait = !waiting.is_empty();
@@ -105,7 +116,8 @@ impl<S: Service> Writing<S> {
             round.heed(in_time(limits::STEP, writer.step_commands(waiting)).await)?;
         }
         let size = writer.unit_size(commands_wait || !jobs.is_empty());
-        if look.everywhere || writer.next_due().is_some_and(|due| due <= self.core.clock.now()) {
+        let due = || writer.next_due().is_some_and(|due| due <= self.core.clock.now());
+        if look.everywhere || (look.timers && due()) {
             round.heed(in_time(limits::STEP, writer.step_timers(size)).await)?;
         }
         if look.everywhere {
@@ -116,8 +128,8 @@ impl<S: Service> Writing<S> {
         }
         match round {
             Round { trouble: Some(trouble), .. } => Err(trouble),
-            Round { idle: true, .. } => Ok(Step::Idle),
-            Round { idle: false, .. } => Ok(Step::Did(1)),
+            Round { most: None, .. } => Ok(Step::Idle),
+            Round { most: Some(messages), .. } => Ok(Step::Did(messages)),
         }
     }
 
@@ -181,13 +193,17 @@ impl<S: Service> Writing<S> {
 struct Look {
     /// Also for what nothing announces.
     everywhere: bool,
+    /// For timers that came due.
+    timers: bool,
     /// For events.
     news: bool,
 }
 
 /// What the steps of a round came to.
+#[derive(Default)]
 struct Round {
-    idle: bool,
+    /// The most messages that one of them handled; nothing if none had any.
+    most: Option<usize>,
     trouble: Option<StoreError>,
 }
 
@@ -196,7 +212,8 @@ impl Round {
     /// it, and holds the other steps back no longer than that.
     fn heed(&mut self, did: Result<Step, StoreError>) -> Result<(), StoreError> {
         match did {
-            Ok(step) => self.idle &= step == Step::Idle,
+            Ok(Step::Idle) => {}
+            Ok(Step::Did(messages)) => self.most = self.most.max(Some(messages)),
             Err(trouble) if trouble.is_passing() => return Err(trouble),
             Err(trouble) => {
                 self.trouble.get_or_insert(trouble);
@@ -257,11 +274,14 @@ pub(super) async fn relay<S: Service>(
     loop {
         let ending = drained.is_cancelled();
         let pause = match in_time(limits::STEP, relay.step()).await {
-            Ok(_) => {
+            Ok(step) => {
                 health.good(&name);
                 backoff.reset();
                 if relay.is_behind() {
                     continue;
+                }
+                if matches!(step, Step::Did(events) if events >= limits::GATHER_FROM) && !ending {
+                    drained.run_until_cancelled(tokio::time::sleep(limits::GATHER)).await;
                 }
                 limits::POLL
             }

@@ -96,27 +96,33 @@ impl Server {
 
 impl Connection {
     pub(super) async fn run(&mut self, statements: Vec<Statement>) -> Result<Vec<Answered>, Error> {
-        for statement in statements.iter().filter(|statement| statement.kind == Kind::Prepared) {
-            self.prepare(statement).await?;
+        let mut prepared = Vec::with_capacity(statements.len());
+        for statement in &statements {
+            prepared.push(match statement.kind {
+                Kind::Plain => None,
+                Kind::Prepared => Some(self.prepare(statement).await?),
+            });
         }
         let client = self.client.as_ref().ok_or(Error::Closed)?;
-        let prepared = &self.prepared;
-        let asking = statements.iter().map(|statement| {
-            maybe_done(ask(client, prepared.get(statement.text.as_ref()), statement))
-        });
-        in_order(asking.collect()).await.into_iter().map(|answer| Ok(answer?)).collect()
+        let asking = statements
+            .iter()
+            .zip(&prepared)
+            .map(|(statement, prepared)| maybe_done(ask(client, prepared.as_ref(), statement)));
+        in_order(asking.collect()).await.into_iter().collect()
     }
 
     /// Prepares a statement, once.
-    async fn prepare(&mut self, statement: &Statement) -> Result<(), Error> {
-        if self.prepared.contains_key(statement.text.as_ref()) {
-            return Ok(());
+    async fn prepare(&mut self, statement: &Statement) -> Result<tokio_postgres::Statement, Error> {
+        let text = statement.text_with_rows(|index, _| format!("r{index}"), unnested);
+        if let Some(prepared) = self.prepared.get(text.as_ref()) {
+            return Ok(prepared.clone());
         }
         let client = self.client.as_ref().ok_or(Error::Closed)?;
-        let types: Vec<Type> = statement.values.iter().map(type_of).collect();
-        let prepared = client.prepare_typed(&statement.text, &types).await?;
-        self.prepared.insert(statement.text.clone().into_owned(), prepared);
-        Ok(())
+        let columns = statement.rows.first().into_iter().flatten().map(type_of_all);
+        let types: Vec<Type> = statement.values.iter().map(type_of).chain(columns).collect();
+        let prepared = client.prepare_typed(&text, &types).await?;
+        self.prepared.insert(text.into_owned(), prepared.clone());
+        Ok(prepared)
     }
 
     pub(super) async fn close(mut self) {
@@ -139,15 +145,21 @@ async fn ask(
     client: &Client,
     prepared: Option<&tokio_postgres::Statement>,
     statement: &Statement,
-) -> Result<Answered, tokio_postgres::Error> {
+) -> Result<Answered, Error> {
     let Some(prepared) = prepared else {
         client.batch_execute(&statement.text).await?;
         return Ok(Answered::default());
     };
+    let columns = columns(&statement.rows)?;
     let values = statement.values.iter().map(|value| match value {
         Cell::Text(text) => text as &(dyn ToSql + Sync),
         Cell::Bigint(number) => number as &(dyn ToSql + Sync),
     });
+    let columns = columns.iter().map(|column| match column {
+        Column::Texts(texts) => texts as &(dyn ToSql + Sync),
+        Column::Bigints(numbers) => numbers as &(dyn ToSql + Sync),
+    });
+    let values: Vec<&(dyn ToSql + Sync)> = values.chain(columns).collect();
     let mut answer = pin!(client.query_raw(prepared, values).await?);
     let mut rows = Vec::new();
     while let Some(row) = answer.try_next().await? {
@@ -176,6 +188,47 @@ fn type_of(value: &Cell) -> Type {
         Cell::Text(_) => Type::TEXT,
         Cell::Bigint(_) => Type::INT8,
     }
+}
+
+/// Of a column of such values.
+fn type_of_all(value: &Cell) -> Type {
+    match value {
+        Cell::Text(_) => Type::TEXT_ARRAY,
+        Cell::Bigint(_) => Type::INT8_ARRAY,
+    }
+}
+
+/// A parameter for each column, from this one on.
+fn unnested(place: usize, first: &[Cell]) -> String {
+    let of = |(number, cell): (usize, &Cell)| format!("${number}::{}", type_of(cell).name());
+    let arrays = (place..).zip(first).map(|one| format!("{}[]", of(one))).collect::<Vec<_>>();
+    let names: Vec<String> = (0..first.len()).map(|index| format!("r{index}")).collect();
+    format!("unnest({}) as r ({})", arrays.join(", "), names.join(", "))
+}
+
+/// The values of rows, of one column after the other.
+enum Column<'a> {
+    Texts(Vec<&'a str>),
+    Bigints(Vec<i64>),
+}
+
+/// Each column is of the kind that it has in the first row.
+fn columns(rows: &[Vec<Cell>]) -> Result<Vec<Column<'_>>, Error> {
+    let first = rows.first().into_iter().flatten();
+    let column = |(index, cell): (usize, &Cell)| {
+        let cells = rows.iter().map(|row| row.get(index));
+        match cell {
+            Cell::Text(_) => {
+                cells.map(|cell| cell?.text()).collect::<Option<_>>().map(Column::Texts)
+            }
+            Cell::Bigint(_) => {
+                cells.map(|cell| cell?.bigint()).collect::<Option<_>>().map(Column::Bigints)
+            }
+        }
+    };
+    let columns: Option<Vec<_>> = first.enumerate().map(column).collect();
+    columns
+        .ok_or_else(|| Error::bad_value("a column of rows to be written has values of two kinds"))
 }
 
 /// What the server says, which the error itself shows only to those who ask for its source.

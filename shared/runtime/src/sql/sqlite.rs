@@ -82,8 +82,15 @@ fn answer(connection: &rusqlite::Connection, statement: &Statement) -> Result<An
         connection.execute_batch(&statement.text)?;
         return Ok(Answered::default());
     }
-    let mut prepared = connection.prepare_cached(&statement.text)?;
-    bind(&mut prepared, &statement.values)?;
+    let column = |index, cell: &Cell| match cell {
+        Cell::Text(_) => format!("value ->> {index}"),
+        Cell::Bigint(_) => format!("cast(value ->> {index} as bigint)"),
+    };
+    let text = statement.text_with_rows(column, |place, _| format!("jsonb_each(${place})"));
+    let mut prepared = connection.prepare_cached(&text)?;
+    let list = (!statement.rows.is_empty()).then(|| serde_json::to_string(&statement.rows));
+    let list = list.transpose().map_err(Error::bad_value)?.map(Cell::Text);
+    bind(&mut prepared, statement.values.iter().chain(&list))?;
     let columns = prepared.column_count();
     if columns == 0 {
         let changed = prepared.raw_execute()?;
@@ -99,7 +106,11 @@ fn answer(connection: &rusqlite::Connection, statement: &Statement) -> Result<An
 }
 
 /// To SQLite `$2` is a name like any other, with a place of its own: where it comes first in the text.
-fn bind(prepared: &mut rusqlite::Statement<'_>, values: &[Cell]) -> Result<(), Error> {
+fn bind<'a>(
+    prepared: &mut rusqlite::Statement<'_>,
+    values: impl Iterator<Item = &'a Cell>,
+) -> Result<(), Error> {
+    let values: Vec<&Cell> = values.collect();
     for place in 1..=prepared.parameter_count() {
         let name = prepared.parameter_name(place).and_then(|name| name.strip_prefix('$'));
         let number: Option<usize> = name.and_then(|number| number.parse().ok());
