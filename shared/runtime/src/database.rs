@@ -345,7 +345,8 @@ impl Database {
         if !matches!(options.database_url.scheme(), "postgres" | "postgresql") {
             return Err(bad());
         }
-        let server = Server::at(&options).ok_or_else(bad)?;
+        let server =
+            Server::at(&options).map_err(|cause| OpenError::Unreachable { owner, cause })?;
         let session = session(owner);
         // Statements are prepared while tables are empty; the plans of that moment, scans and
         // hashes of whole tables, would stay. Loops look rows up by key, always.

@@ -23,7 +23,7 @@ pub fn describe_metrics() {
     describe_histogram!(UNIT_SECONDS, "Seconds for which a unit of work held its turn.");
     describe_histogram!(
         COMMIT_SECONDS,
-        "Seconds that the commit statement of a unit of work or of an append took."
+        "Seconds that a unit of work or an append took to write everything and commit."
     );
 }
 

@@ -336,6 +336,9 @@ pub enum Error {
     /// The settings of a migration's or a listener's connection are refused.
     #[error(transparent)]
     Settings(#[from] sqlx::Error),
+    /// What its address says of a password or of certificates cannot be used.
+    #[error("what the database's address says cannot be used: {0}")]
+    Address(Box<dyn std::error::Error + Send + Sync>),
     /// There was no connection free in time.
     #[error("no connection was free in time")]
     NoneFree,
@@ -401,6 +404,7 @@ impl Error {
             Self::Unreadable { .. } | Self::BadValue(_) => true,
             Self::Io(_)
             | Self::Settings(_)
+            | Self::Address(_)
             | Self::NoneFree
             | Self::Closed
             | Self::NoRow

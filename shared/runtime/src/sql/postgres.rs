@@ -42,10 +42,10 @@ pub(crate) struct Connection {
 }
 
 impl Server {
-    /// The database at this address, which is read as sqlx reads it; nothing if it is none.
-    pub(crate) fn at(url: &AnyConnectOptions) -> Option<Self> {
+    /// The database at this address, which is read as sqlx reads it.
+    pub(crate) fn at(url: &AnyConnectOptions) -> Result<Self, Error> {
         let url = &url.database_url;
-        let options = PgConnectOptions::from_url(url).ok()?;
+        let options = PgConnectOptions::from_url(url)?;
         let given = |names: &[&str]| {
             let mut pairs = url.query_pairs();
             pairs.find(|(name, _)| names.contains(&&**name)).map(|(_, value)| value.into_owned())
@@ -66,7 +66,10 @@ impl Server {
             config.options(settings);
         }
         let before_host = match url.password() {
-            Some(encoded) => Some(percent_decode_str(encoded).decode_utf8().ok()?.into_owned()),
+            Some(encoded) => {
+                let decoded = percent_decode_str(encoded).decode_utf8();
+                Some(decoded.map_err(|cause| Error::Address(cause.into()))?.into_owned())
+            }
             None => None,
         };
         let password = given(&["password"]).or(before_host);
@@ -79,8 +82,9 @@ impl Server {
             PgSslMode::Require | PgSslMode::VerifyCa | PgSslMode::VerifyFull => SslMode::Require,
         });
         let authority = given(&["sslrootcert", "ssl-root-cert", "ssl-ca"]);
-        let tls = tls::client(options.get_ssl_mode(), authority.as_deref().map(Path::new)).ok()?;
-        Some(Self { config: Box::new(config), tls: MakeRustlsConnect::new(tls) })
+        let tls = tls::client(options.get_ssl_mode(), authority.as_deref().map(Path::new));
+        let tls = tls.map_err(Error::Address)?;
+        Ok(Self { config: Box::new(config), tls: MakeRustlsConnect::new(tls) })
     }
 
     pub(super) async fn connect(&self) -> Result<Connection, Error> {

@@ -14,12 +14,15 @@ use rustls::{
 };
 use sqlx::postgres::PgSslMode;
 
+/// Why the certificates cannot be used.
+type Unusable = Box<dyn std::error::Error + Send + Sync>;
+
 /// How a client speaks TLS in this mode, with the certificates of this file as authorities where some
 /// are asked for; the well-known ones if there is no file.
 pub(super) fn client(
     mode: PgSslMode,
     authorities: Option<&Path>,
-) -> Result<ClientConfig, Box<dyn std::error::Error>> {
+) -> Result<ClientConfig, Unusable> {
     let provider = Arc::new(ring::default_provider());
     let chain = match mode {
         PgSslMode::VerifyCa | PgSslMode::VerifyFull => {
@@ -38,7 +41,7 @@ pub(super) fn client(
         .with_no_client_auth())
 }
 
-fn roots(file: Option<&Path>) -> Result<RootCertStore, Box<dyn std::error::Error>> {
+fn roots(file: Option<&Path>) -> Result<RootCertStore, Unusable> {
     let Some(file) = file else {
         return Ok(RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() });
     };
@@ -103,5 +106,22 @@ impl ServerCertVerifier for Verifier {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_who_has_certificates_checked_needs_those_of_the_authorities() {
+        let nowhere = Some(Path::new("/nowhere/root.crt"));
+        for mode in [PgSslMode::Prefer, PgSslMode::Require] {
+            assert!(client(mode, nowhere).is_ok());
+        }
+        for mode in [PgSslMode::VerifyCa, PgSslMode::VerifyFull] {
+            assert!(client(mode, nowhere).is_err());
+            assert!(client(mode, None).is_ok(), "the well-known ones");
+        }
     }
 }
