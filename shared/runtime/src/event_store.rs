@@ -288,10 +288,8 @@ impl EventStore {
         };
         let source = first.envelope.source.as_str();
         // Whatever becomes of this append: only its success tells where the log ends.
-        let known = self.ends().take();
-        if let Some(ends) = known
-            && ends.admit(source, events)
-        {
+        let mut known = self.ends().take();
+        if let Some(ends) = known.take_if(|ends| ends.admit(source, events)) {
             match self.append_after(ends, source, events).await {
                 Ok(Some(ends)) => {
                     let head = ends.last.position;
@@ -306,7 +304,8 @@ impl EventStore {
         }
         let (turn, mut answers) =
             self.database.take_turn_and(CommitPoint::Append, vec![Ends::find(source)]).await?;
-        let ends = Ends::found(source, answers.pop())?;
+        let mut ends = Ends::found(source, answers.pop())?;
+        ends.learn_from(known);
         let cursor = ends.cursors.get(source).copied().unwrap_or_default();
         if !ends.admit(source, events) {
             turn.rollback().await?;
@@ -467,7 +466,8 @@ impl EventStore {
                 events.push(StoredEvent::clone(event));
             }
         }
-        let is_last = following.next().is_none();
+        // Appends of this process may tell in another order than they were made in.
+        let is_last = following.next().is_none() && position >= self.known_head();
         // Nothing here may be something elsewhere.
         let last = end?;
         let end = Some(Anchor {
@@ -623,6 +623,15 @@ impl Ends {
             Last { position: Position(position), recorded_at: Timestamp(recorded_at), chain };
         let cursor = read_cursor(source_position, &id)?;
         Ok(Self { last, cursors: BTreeMap::from([(source.to_owned(), cursor)]) })
+    }
+
+    /// Takes over what was known of other sources, if nothing was appended since.
+    fn learn_from(&mut self, known: Option<Self>) {
+        if let Some(known) = known.filter(|known| known.last.chain == self.last.chain) {
+            for (source, cursor) in known.cursors {
+                self.cursors.entry(source).or_insert(cursor);
+            }
+        }
     }
 
     /// Whether these events of a source begin right after what is here of it, without a gap.
