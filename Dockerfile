@@ -9,6 +9,9 @@ FROM ${BUILD_IMAGE} AS build
 # in every build.
 ARG LTO=off
 ARG CODEGEN_UNITS=16
+# The allocator is built by it, and not every such image has it.
+RUN command -v make >/dev/null \
+    || (apt-get update && apt-get install --yes --no-install-recommends make && rm -rf /var/lib/apt/lists/*)
 WORKDIR /build
 COPY . .
 # Downloads and compiled dependencies are kept between builds, so a changed source compiles only the

@@ -39,6 +39,11 @@ use crate::client::ClientError;
 use crate::judge::CannotJudge;
 use crate::otel::{CannotTrace, Traces};
 
+/// It does not build with Microsoft's compiler.
+#[cfg(not(target_env = "msvc"))]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// How long the end waits for threads that are stuck, such as in the lookup of a name.
 const STUCK: Duration = Duration::from_secs(1);
 

@@ -2,6 +2,7 @@
 //! our own, the event store by its own appends, the tables by `waybill rebuild`.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
@@ -118,7 +119,7 @@ impl Log {
         for envelope in events {
             if let Some(position) = self.next_position(&envelope.source) {
                 self.streams.insert(envelope.stream.clone(), envelope.version);
-                all.push(OutboxEvent { position, envelope: envelope.clone() });
+                all.push(OutboxEvent { position, envelope: Arc::new(envelope.clone()) });
             }
         }
         self.write(&all).await
@@ -143,7 +144,7 @@ impl Log {
                     let version = self.shared_version(step, filling);
                     let envelope = step.of(filling, version, self.now);
                     self.now = self.now.plus(APART);
-                    all.push(OutboxEvent { position, envelope });
+                    all.push(OutboxEvent { position, envelope: Arc::new(envelope) });
                 }
             }
         }

@@ -47,6 +47,11 @@ use crate::cli::{Cli, Name};
 use crate::figure::Figure;
 use crate::place::Kind;
 
+/// As in what is measured: parts of that run in here, beside their baselines.
+#[cfg(not(target_env = "msvc"))]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     let measured = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     measured

@@ -1,6 +1,7 @@
 //! The event store alone: producers that wait until their event is on the disk, and pages read with
 //! their payloads decoded; against the raw insert and the raw select.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -154,7 +155,7 @@ fn events(ids: &Ids, head: Position, count: usize) -> Vec<OutboxEvent> {
             traceparent: String::new(),
             data: DATA.to_owned(),
         };
-        OutboxEvent { position: Position(position), envelope }
+        OutboxEvent { position: Position(position), envelope: Arc::new(envelope) }
     };
     (head.0 + 1..).take(count).map(event).collect()
 }
@@ -187,7 +188,7 @@ pub(crate) async fn read(bench: &Bench, kind: Kind) -> anyhow::Result<Vec<Figure
 
 /// Reads the payload as its service's events.
 fn decode(event: &StoredEvent) -> anyhow::Result<()> {
-    let Envelope { source, kind, schema, data, .. } = &event.envelope;
+    let Envelope { source, kind, schema, data, .. } = &*event.envelope;
     let decoded = match source.as_str() {
         "order" => OrderEvent::decode(kind, *schema, data).map(drop),
         "inventory" => InventoryEvent::decode(kind, *schema, data).map(drop),

@@ -1,6 +1,7 @@
 //! Histories of a few real orders, as patterns for many.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use uuid::Uuid;
@@ -79,6 +80,7 @@ pub(crate) async fn record(bench: &Bench) -> anyhow::Result<Templates> {
     let known: Vec<&str> = placed.orders.iter().map(|order| order.id.as_str()).collect();
     let mut beginning = Vec::new();
     for StoredEvent { envelope, .. } in events {
+        let envelope = Arc::unwrap_or_clone(envelope);
         if known.contains(&envelope.correlation.as_str()) {
             orders.entry(envelope.correlation.clone()).or_default().push(envelope);
         } else {

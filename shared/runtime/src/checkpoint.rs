@@ -7,6 +7,7 @@ use crate::error::StoreError;
 use crate::event::Position;
 use crate::event_store::Anchor;
 use crate::limits;
+use crate::row::Cell;
 use crate::sql::{self, Connection};
 use crate::writes::Writes;
 
@@ -77,7 +78,7 @@ pub(crate) fn insert(
         let old = last - limits::CHECKPOINTS_KEPT + 1..=last;
         writes.add(
             "delete from checkpoints where sequence in (select c0 from rows)",
-            old.map(|sequence| vec![sequence.into()]).collect(),
+            old.map(|sequence| vec![Cell::from(sequence)]).collect::<Vec<_>>(),
         );
     }
     Ok(())

@@ -11,9 +11,11 @@ use crate::clock::{Clock, Ids};
 use crate::counts::Counts;
 use crate::database::{Database, Location, OpenError};
 use crate::error::StoreError;
+use crate::event::EventId;
 use crate::event_store::{Cursor, EventStore};
 use crate::failpoints::CommitPoint;
 use crate::gauges::Gauges;
+use crate::kept::KeptRows;
 use crate::limits;
 use crate::migrate::{self, Migrations};
 use crate::newest::Newest;
@@ -35,6 +37,8 @@ pub(crate) struct Core<S: Service> {
     pub(crate) outbox_grew: Notify,
     /// What this process wrote to the outbox, for its relay.
     outbox_newest: Mutex<Newest<Following>>,
+    /// Rows of the last unit, for the next.
+    pub(crate) kept_rows: KeptRows<S>,
     /// Rings when dead letters are to be tried again.
     pub(crate) retry: Notify,
     /// Tells the rows that a unit changed.
@@ -49,8 +53,8 @@ pub(crate) struct Core<S: Service> {
 /// An event of the outbox.
 #[derive(Debug)]
 struct Following {
-    /// The id of the event before it, empty if there is none.
-    before: String,
+    /// The event before it, if there is one.
+    before: Option<EventId>,
     event: OutboxEvent,
 }
 
@@ -74,6 +78,7 @@ impl<S: Service> Core<S> {
             ids,
             outbox_grew: Notify::new(),
             outbox_newest: Mutex::default(),
+            kept_rows: KeptRows::default(),
             retry: Notify::new(),
             changes: broadcast::channel(limits::CHANGES_KEPT).0,
             gauges: Gauges::default(),
@@ -92,7 +97,7 @@ impl<S: Service> Core<S> {
         let mut newest = self.outbox_newest();
         for event in committed.newest {
             let (position, bytes) = (event.position, event.envelope.bytes());
-            let id = event.envelope.id.to_string();
+            let id = Some(event.envelope.id);
             newest.push(position, Following { before, event }, bytes);
             before = id;
         }
@@ -106,11 +111,11 @@ impl<S: Service> Core<S> {
     /// What this process wrote to the outbox after this, at most so many. Nothing if something else was
     /// there when it wrote: then only the outbox itself tells.
     pub(crate) fn newest_after(&self, cursor: Cursor, most: usize) -> Vec<OutboxEvent> {
-        let mut before = cursor.event.map_or_else(String::new, |id| id.to_string());
+        let mut before = cursor.event;
         let taken = self.outbox_newest().take_after(cursor.position, most);
         let follows = |next: Following| {
             let follows = next.before == before;
-            before = next.event.envelope.id.to_string();
+            before = Some(next.event.envelope.id);
             follows.then_some(next.event)
         };
         taken.into_iter().map_while(follows).collect()

@@ -3,10 +3,10 @@
 use crate::clock::Timestamp;
 use crate::error::StoreError;
 use crate::event::{Envelope, EventId, Version};
-use crate::row::Cell;
-use crate::sql::{self, Row};
+use crate::row::Kind;
+use crate::sql::{self, Field, Row};
 
-/// The columns of an envelope but its source, in the order of [`row`] and [`read`].
+/// The columns of an envelope but its source, in the order of [`value`] and [`read`].
 macro_rules! envelope_columns {
     () => {
         "id, type, schema_version, stream, stream_version, occurred_at, correlation_id, \
@@ -16,26 +16,30 @@ macro_rules! envelope_columns {
 pub(crate) use envelope_columns;
 
 /// How many columns those are.
-pub(crate) const COUNT: usize = 11;
+pub(crate) const COUNT: usize = KINDS.len();
 
-/// A row: some values, then what [`envelope_columns!`] names of an envelope.
-pub(crate) fn row<const N: usize>(before: [Cell; N], envelope: &Envelope) -> Vec<Cell> {
-    let mut row = Vec::with_capacity(N + COUNT);
-    row.extend(before);
-    row.extend([
-        envelope.id.to_string().into(),
-        envelope.kind.as_str().into(),
-        envelope.schema.into(),
-        envelope.stream.as_str().into(),
-        envelope.version.0.into(),
-        envelope.time.0.into(),
-        envelope.correlation.as_str().into(),
-        envelope.causation.as_str().into(),
-        envelope.actor.as_str().into(),
-        envelope.traceparent.as_str().into(),
-        Cell::from(envelope.data.as_str()),
-    ]);
-    row
+/// What they hold.
+pub(crate) const KINDS: [Kind; 11] = {
+    use Kind::{Bigint, Text};
+    [Text, Text, Bigint, Text, Bigint, Bigint, Text, Text, Text, Text, Text]
+};
+
+/// What an envelope has in one of them.
+pub(crate) fn value(envelope: &Envelope, column: usize) -> Option<Field<'_>> {
+    Some(match column {
+        0 => Field::Id(envelope.id.0),
+        1 => Field::Text(&envelope.kind),
+        2 => Field::Bigint(envelope.schema),
+        3 => Field::Text(&envelope.stream),
+        4 => Field::Bigint(envelope.version.0),
+        5 => Field::Bigint(envelope.time.0),
+        6 => Field::Text(&envelope.correlation),
+        7 => Field::Text(&envelope.causation),
+        8 => Field::Text(&envelope.actor),
+        9 => Field::Text(&envelope.traceparent),
+        10 => Field::Text(&envelope.data),
+        _ => return None,
+    })
 }
 
 /// Reads an envelope from the columns that begin at `first`.
@@ -60,4 +64,9 @@ pub(crate) fn read(row: &mut Row, first: usize, source: String) -> Result<Envelo
 /// Reads an id that a database holds as text.
 pub(crate) fn parse_id(text: &str) -> Result<uuid::Uuid, StoreError> {
     uuid::Uuid::parse_str(text).map_err(|cause| StoreError::from(sql::Error::bad_value(cause)))
+}
+
+/// The same where nothing is the empty text.
+pub(crate) fn parse_id_if_any(text: &str) -> Result<Option<EventId>, StoreError> {
+    (!text.is_empty()).then(|| parse_id(text).map(EventId)).transpose()
 }

@@ -1,5 +1,6 @@
 //! The event store: what all services said happened, in one order that all read.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -22,7 +23,8 @@ use crate::migrate::{self, Migrations};
 use crate::newest::Newest;
 use crate::outbox::OutboxEvent;
 use crate::roles::{self, Role};
-use crate::sql::{self, Answered, Connection, Row, Statement};
+use crate::row::Kind;
+use crate::sql::{self, Answered, Connection, Field, Row, Rows, Statement};
 
 /// The name of its owner: of its file or schema.
 pub(crate) const OWNER: &str = "event_store";
@@ -41,53 +43,7 @@ pub struct EventStore {
     /// others need not wait for.
     ends: Arc<Mutex<Option<Ends>>>,
     /// What this process appended, for its consumers.
-    newest: Arc<Mutex<Newest<Remembered>>>,
-}
-
-/// An event that this process appended.
-#[derive(Debug)]
-enum Remembered {
-    /// Whole.
-    Heard(Box<StoredEvent>),
-    /// Only where it stands, of a type that no consumer of this process waits for.
-    Unheard {
-        /// Its name.
-        kind: String,
-        /// Its id.
-        id: EventId,
-        /// The chain there.
-        chain: String,
-    },
-}
-
-impl Remembered {
-    fn kind(&self) -> &str {
-        match self {
-            Self::Heard(event) => &event.envelope.kind,
-            Self::Unheard { kind, .. } => kind,
-        }
-    }
-
-    fn chain(&self) -> &str {
-        match self {
-            Self::Heard(event) => &event.chain,
-            Self::Unheard { chain, .. } => chain,
-        }
-    }
-
-    fn id(&self) -> EventId {
-        match self {
-            Self::Heard(event) => event.envelope.id,
-            Self::Unheard { id, .. } => *id,
-        }
-    }
-
-    fn bytes(&self) -> usize {
-        match self {
-            Self::Heard(event) => event.envelope.bytes(),
-            Self::Unheard { .. } => size_of::<Self>(),
-        }
-    }
+    newest: Arc<Mutex<Newest<StoredEvent>>>,
 }
 
 /// An event in the event store.
@@ -100,9 +56,34 @@ pub struct StoredEvent {
     /// Its place in its source's outbox.
     pub source_position: Position,
     /// The event.
-    pub envelope: Envelope,
+    pub envelope: Arc<Envelope>,
     /// A digest of the ids of all events up to this one, in order.
-    pub chain: String,
+    pub chain: Arc<str>,
+}
+
+/// In the order of [`EventStore::insert_after`].
+impl Rows for Vec<StoredEvent> {
+    fn count(&self) -> usize {
+        self.len()
+    }
+
+    fn kinds(&self) -> Cow<'static, [Kind]> {
+        use Kind::{Bigint, Text};
+        let own = [Bigint, Bigint, Bigint, Text, Text];
+        own.into_iter().chain(envelope_columns::KINDS).collect()
+    }
+
+    fn value(&self, row: usize, column: usize) -> Option<Field<'_>> {
+        let event = self.get(row)?;
+        Some(match column {
+            0 => Field::Bigint(event.position.0),
+            1 => Field::Bigint(event.recorded_at.0),
+            2 => Field::Bigint(event.source_position.0),
+            3 => Field::Text(&event.envelope.source),
+            4 => Field::Text(&event.chain),
+            _ => return envelope_columns::value(&event.envelope, column - 5),
+        })
+    }
 }
 
 /// A place in one particular event store, with the event that is there.
@@ -127,7 +108,7 @@ impl StoredEvent {
             log_id: log_id.to_owned(),
             position: self.position,
             event_id: self.envelope.id.to_string(),
-            chain: self.chain.clone(),
+            chain: self.chain.to_string(),
         }
     }
 }
@@ -156,7 +137,7 @@ pub(crate) struct Page {
     /// The id of the event store.
     pub(crate) log_id: String,
     /// The chain at the position read after, if an event is there.
-    pub(crate) chain: Option<String>,
+    pub(crate) chain: Option<Arc<str>>,
     /// The events of interest after it.
     pub(crate) events: Vec<StoredEvent>,
     /// The last event of the stretch, of interest or not; nothing if there is nothing new.
@@ -320,7 +301,7 @@ impl EventStore {
         measure::committed(OWNER, self.clock.now().since(sent));
         answered?;
         let head = ends.last.position;
-        self.appended(stored, head);
+        self.appended(&stored, head);
         *self.ends() = Some(ends);
         Ok(Appended::Done(head))
     }
@@ -340,7 +321,7 @@ impl EventStore {
         if answered?.iter().all(|answer| answer.changed() == 0) {
             return Ok(None);
         }
-        self.appended(stored, ends.last.position);
+        self.appended(&stored, ends.last.position);
         Ok(Some(ends))
     }
 
@@ -350,8 +331,8 @@ impl EventStore {
         mut ends: Ends,
         source: &str,
         events: &[OutboxEvent],
-    ) -> (Statement, Ends, Vec<StoredEvent>) {
-        let before = ends.last.chain.clone();
+    ) -> (Statement, Ends, Arc<Vec<StoredEvent>>) {
+        let before = ends.last.chain.to_string();
         let last = &mut ends.last;
         last.recorded_at = self.clock.now().max(last.recorded_at);
         let mut stored = Vec::with_capacity(events.len());
@@ -362,26 +343,17 @@ impl EventStore {
                 position: last.position,
                 recorded_at: last.recorded_at,
                 source_position: event.position,
-                envelope: event.envelope.clone(),
-                chain: last.chain.clone(),
+                envelope: Arc::clone(&event.envelope),
+                chain: Arc::clone(&last.chain),
             });
         }
         if let Some(OutboxEvent { position, envelope }) = events.last() {
             let cursor = Cursor { position: *position, event: Some(envelope.id) };
             ends.cursors.insert(source.to_owned(), cursor);
         }
-        let row = |event: &StoredEvent| {
-            let before = [
-                event.position.0.into(),
-                event.recorded_at.0.into(),
-                event.source_position.0.into(),
-                source.into(),
-                event.chain.as_str().into(),
-            ];
-            envelope_columns::row(before, &event.envelope)
-        };
+        let stored = Arc::new(stored);
         let insert = sql::over(
-            stored.iter().map(row).collect(),
+            Arc::<Vec<StoredEvent>>::clone(&stored),
             concat!(
                 "insert into event (position, recorded_at, source_position, source, chain, ",
                 envelope_columns!(),
@@ -394,23 +366,15 @@ impl EventStore {
     }
 
     /// Keeps these events for those who wait for them, and tells them that they are in.
-    fn appended(&self, events: Vec<StoredEvent>, head: Position) {
+    fn appended(&self, events: &[StoredEvent], head: Position) {
         // What another process appended before these, and did not tell yet: it is no news any more
         // when it does.
         let untold = self.grew.borrow().plus(events.len()) < head;
-        let types: BTreeSet<String> =
-            events.iter().map(|event| event.envelope.kind.clone()).collect();
+        let types: BTreeSet<&str> =
+            events.iter().map(|event| event.envelope.kind.as_str()).collect();
         let mut newest = self.newest();
         for event in events {
-            let position = event.position;
-            let remembered = if self.consumers.hear(&event.envelope.kind) {
-                Remembered::Heard(Box::new(event))
-            } else {
-                let Envelope { kind, id, .. } = event.envelope;
-                Remembered::Unheard { kind, id, chain: event.chain }
-            };
-            let bytes = remembered.bytes();
-            newest.push(position, remembered, bytes);
+            newest.push(event.position, event.clone(), event.envelope.bytes());
         }
         drop(newest);
         raise(&self.appended, head);
@@ -422,7 +386,7 @@ impl EventStore {
         self.ends.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn newest(&self) -> MutexGuard<'_, Newest<Remembered>> {
+    fn newest(&self) -> MutexGuard<'_, Newest<StoredEvent>> {
         self.newest.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -451,7 +415,7 @@ impl EventStore {
     /// it a moment ago; nothing where it did not.
     pub(crate) fn newest_page(&self, after: &Anchor, types: &[&str], limit: usize) -> Option<Page> {
         let newest = self.newest();
-        if newest.get(after.position)?.chain() != after.chain {
+        if *newest.get(after.position)?.chain != *after.chain {
             return None;
         }
         let (mut events, mut end, mut position) = (Vec::new(), None, after.position);
@@ -461,22 +425,15 @@ impl EventStore {
         {
             position = position.next();
             end = Some(next);
-            if types.contains(&next.kind()) {
-                let Remembered::Heard(event) = next else { return None };
-                events.push(StoredEvent::clone(event));
+            if types.contains(&next.envelope.kind.as_str()) {
+                events.push(next.clone());
             }
         }
         // Appends of this process may tell in another order than they were made in.
         let is_last = following.next().is_none() && position >= self.known_head();
         // Nothing here may be something elsewhere.
-        let last = end?;
-        let end = Some(Anchor {
-            log_id: after.log_id.clone(),
-            position,
-            event_id: last.id().to_string(),
-            chain: last.chain().to_owned(),
-        });
-        let (log_id, chain) = (after.log_id.clone(), Some(after.chain.clone()));
+        let end = Some(end?.anchor(&after.log_id));
+        let (log_id, chain) = (after.log_id.clone(), Some(after.chain.as_str().into()));
         Some(Page { log_id, chain, events, end, is_last })
     }
 
@@ -600,7 +557,7 @@ struct Ends {
 struct Last {
     position: Position,
     recorded_at: Timestamp,
-    chain: String,
+    chain: Arc<str>,
 }
 
 impl Ends {
@@ -619,8 +576,8 @@ impl Ends {
     fn found(source: &str, answered: Option<Answered>) -> Result<Self, StoreError> {
         let (position, recorded_at, chain, source_position, id): (i64, i64, String, i64, String) =
             answered.unwrap_or_default().row()?;
-        let last =
-            Last { position: Position(position), recorded_at: Timestamp(recorded_at), chain };
+        let (position, recorded_at) = (Position(position), Timestamp(recorded_at));
+        let last = Last { position, recorded_at, chain: chain.into() };
         let cursor = read_cursor(source_position, &id)?;
         Ok(Self { last, cursors: BTreeMap::from([(source.to_owned(), cursor)]) })
     }
@@ -645,8 +602,10 @@ impl Ends {
 }
 
 /// The chain with one more event.
-pub(crate) fn link(chain: &str, id: EventId) -> String {
-    hex::encode(Sha256::new().chain_update(chain).chain_update(id.to_string()).finalize())
+pub(crate) fn link(chain: &str, id: EventId) -> Arc<str> {
+    let mut text = Uuid::encode_buffer();
+    let id = id.0.hyphenated().encode_lower(&mut text);
+    hex::encode(Sha256::new().chain_update(chain).chain_update(id).finalize()).into()
 }
 
 async fn cursor(connection: &mut Connection, source: &str) -> Result<Cursor, StoreError> {
@@ -661,11 +620,8 @@ async fn cursor(connection: &mut Connection, source: &str) -> Result<Cursor, Sto
     read_cursor(position, &id)
 }
 
-/// The id is empty where there is no event.
 fn read_cursor(position: i64, id: &str) -> Result<Cursor, StoreError> {
-    let event =
-        (!id.is_empty()).then(|| envelope_columns::parse_id(id).map(EventId)).transpose()?;
-    Ok(Cursor { position: Position(position), event })
+    Ok(Cursor { position: Position(position), event: envelope_columns::parse_id_if_any(id)? })
 }
 
 fn read(mut row: Row) -> Result<StoredEvent, StoreError> {
@@ -674,8 +630,8 @@ fn read(mut row: Row) -> Result<StoredEvent, StoreError> {
         position: Position(row.get(0)?),
         recorded_at: Timestamp(row.get(1)?),
         source_position: Position(row.get(2)?),
-        envelope: envelope_columns::read(&mut row, 4, source)?,
-        chain: row.get(4 + envelope_columns::COUNT)?,
+        envelope: Arc::new(envelope_columns::read(&mut row, 4, source)?),
+        chain: row.get::<String>(4 + envelope_columns::COUNT)?.into(),
     })
 }
 

@@ -100,7 +100,7 @@ async fn open<S: Service>(location: &Location) -> Result<Database, OpenError> {
 }
 
 fn decode<S: Service>(stored: &OutboxEvent) -> Result<S::Event, StoreError> {
-    let Envelope { kind, schema, data, .. } = &stored.envelope;
+    let Envelope { kind, schema, data, .. } = &*stored.envelope;
     let position = stored.position;
     S::Event::decode(kind, *schema, data)
         .map_err(|cause| StoreError::Undecodable { position, cause })

@@ -31,13 +31,6 @@ impl Consumers {
         growth
     }
 
-    /// Whether anybody hears events of this type.
-    pub(crate) fn hear(&self, kind: &str) -> bool {
-        let consumers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut there = consumers.iter().filter_map(Weak::upgrade);
-        there.any(|growth| growth.types.contains(&kind))
-    }
-
     /// Tells those who hear an event of which this holds.
     pub(crate) fn tell(&self, came: impl Fn(&str) -> bool) {
         let consumers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -87,6 +80,7 @@ mod tests {
             traceparent: String::new(),
             data: "{}".to_owned(),
         };
+        let envelope = Arc::new(envelope);
         store.append(&[OutboxEvent { position: Position(1), envelope }]).await.expect("it fits");
     }
 

@@ -41,6 +41,7 @@ mod gauges;
 mod growth;
 mod handle;
 mod health;
+mod kept;
 pub mod limits;
 mod measure;
 mod migrate;

@@ -4,11 +4,12 @@ use std::borrow::Cow;
 
 use sqlx::Connection as _;
 use sqlx::error::DatabaseError;
-use sqlx::migrate::{Migrate, MigrateError, MigrationType, Migrator};
+use sqlx::migrate::{MigrateError, MigrationType, Migrator};
 use tracing::warn;
 
 use crate::database::{Database, Dialect};
 use crate::limits;
+use crate::sql;
 
 /// One step in the life of an owner's tables; never edited once released.
 #[derive(Clone, Copy, Debug)]
@@ -48,6 +49,14 @@ pub enum SchemaError {
     Missing {
         /// Whose tables.
         owner: &'static str,
+    },
+    /// It cannot be asked which migrations were applied.
+    #[error("which migrations the tables of {owner} have cannot be read: {cause}")]
+    Unread {
+        /// Whose tables.
+        owner: &'static str,
+        /// Why.
+        cause: sql::Error,
     },
     /// The database refuses a migration.
     #[error("a migration of {owner} failed: {cause}")]
@@ -168,22 +177,15 @@ async fn is_complete(
     owner: &'static str,
     migrator: &Migrator,
 ) -> Result<bool, SchemaError> {
-    let connecting = database.connect_to_migrate().await;
-    let mut connection =
-        connecting.map_err(|cause| SchemaError::Failed { owner, cause: cause.into() })?;
-    // Without the table of migrations none was applied.
-    let applied =
-        connection.list_applied_migrations(&migrator.table_name).await.unwrap_or_default();
-    // Whether it takes leave or not, it is gone.
-    drop(connection.close().await);
-    let unknown = applied.iter().find(|applied| !migrator.version_exists(applied.version));
-    if let Some(unknown) = unknown {
-        let detail = format!("it has migration {}", unknown.version);
+    let applied = applied(database).await.map_err(|cause| SchemaError::Unread { owner, cause })?;
+    let unknown = applied.iter().find(|(version, _)| !migrator.version_exists(*version));
+    if let Some((unknown, _)) = unknown {
+        let detail = format!("it has migration {unknown}");
         return Err(SchemaError::OtherVersion { owner, detail });
     }
     let edited = migrator.iter().find(|migration| {
-        applied.iter().any(|applied| {
-            applied.version == migration.version && applied.checksum != migration.checksum
+        applied.iter().any(|(version, checksum)| {
+            *version == migration.version && *checksum != hex::encode(&*migration.checksum)
         })
     });
     if let Some(edited) = edited {
@@ -191,9 +193,23 @@ async fn is_complete(
         return Err(SchemaError::OtherVersion { owner, detail });
     }
     let is_applied = |migration: &sqlx::migrate::Migration| {
-        applied.iter().any(|applied| applied.version == migration.version)
+        applied.iter().any(|(version, _)| *version == migration.version)
     };
     Ok(migrator.iter().all(is_applied))
+}
+
+/// The versions and checksums of the migrations that sqlx has applied, from its table. Asked over a
+/// connection that the process needs anyway: mostly there is nothing to apply.
+async fn applied(database: &Database) -> Result<Vec<(i64, String)>, sql::Error> {
+    let text = match database.dialect() {
+        Dialect::Sqlite => "select version, lower(hex(checksum)) from _sqlx_migrations",
+        Dialect::Postgres => "select version, encode(checksum, 'hex') from _sqlx_migrations",
+    };
+    let mut connection = database.connect().await?;
+    // Without the table none was applied.
+    let applied = sql::query(text).fetch_all(&mut connection).await.unwrap_or_default();
+    connection.give_back();
+    Ok(applied)
 }
 
 /// Applies what is missing, beside whoever serves: what changes a table needs it for itself for a

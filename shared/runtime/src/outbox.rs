@@ -1,11 +1,14 @@
 //! A service's outbox: what it says happened, written in the transaction that made it happen.
 
+use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
 use crate::envelope_columns::{self, envelope_columns};
 use crate::error::StoreError;
 use crate::event::{Envelope, EventId, Position, Version};
-use crate::sql::{self, Answered, Connection, Row};
+use crate::row::Kind;
+use crate::sql::{self, Answered, Connection, Field, Row, Rows};
 use crate::writes::Writes;
 
 /// An event in an outbox.
@@ -14,33 +17,56 @@ pub struct OutboxEvent {
     /// Its place in the outbox.
     pub position: Position,
     /// The event.
-    pub envelope: Envelope,
+    pub envelope: Arc<Envelope>,
+}
+
+impl Rows for Vec<OutboxEvent> {
+    fn count(&self) -> usize {
+        self.len()
+    }
+
+    fn kinds(&self) -> Cow<'static, [Kind]> {
+        [Kind::Bigint].into_iter().chain(envelope_columns::KINDS).collect()
+    }
+
+    fn value(&self, row: usize, column: usize) -> Option<Field<'_>> {
+        let event = self.get(row)?;
+        match column.checked_sub(1) {
+            None => Some(Field::Bigint(event.position.0)),
+            Some(column) => envelope_columns::value(&event.envelope, column),
+        }
+    }
 }
 
 /// Adds events at the end. The caller holds the turn and dealt the positions. Their versions begin at 1
 /// in each stream; how many the stream has already is added here, and told.
-pub(crate) fn insert(writes: &mut Writes, events: &[OutboxEvent]) {
-    let row =
-        |event: &OutboxEvent| envelope_columns::row([event.position.0.into()], &event.envelope);
-    writes.add(
+///
+/// `order by` makes Postgres look up all of that before it inserts the first row: for each further row of
+/// a stream it would walk over those that the statement itself has inserted, which it must not count.
+pub(crate) fn insert(writes: &mut Writes, events: Arc<Vec<OutboxEvent>>) {
+    writes.add_shared(
         concat!(
             "insert into outbox (position, ",
             envelope_columns!(),
-            ") select c0, c1, c2, c3, c4, c5 + coalesce( \
-             (select max(stream_version) from outbox where stream = c4), 0), \
-             c6, c7, c8, c9, c10, c11 from rows returning position, stream_version"
+            ") select c0, c1, c2, c3, c4, c5 + present, c6, c7, c8, c9, c10, c11 from (select rows.*, \
+             coalesce((select max(stream_version) from outbox where stream = c4), 0) as present \
+             from rows order by c0) as located returning position, stream_version"
         ),
-        events.iter().map(row).collect(),
+        events,
     );
 }
 
 /// Those events with the versions that the insert told; none if it told others.
-pub(crate) fn inserted(mut events: Vec<OutboxEvent>, insert: Option<Answered>) -> Vec<OutboxEvent> {
+pub(crate) fn inserted(
+    events: Arc<Vec<OutboxEvent>>,
+    insert: Option<Answered>,
+) -> Vec<OutboxEvent> {
+    let mut events = Arc::unwrap_or_clone(events);
     let told = insert.unwrap_or_default().rows().unwrap_or_default();
     let versions: HashMap<i64, i64> = told.into_iter().collect();
     for event in &mut events {
         let Some(version) = versions.get(&event.position.0) else { return Vec::new() };
-        event.envelope.version = Version(*version);
+        Arc::make_mut(&mut event.envelope).version = Version(*version);
     }
     events
 }
@@ -105,6 +131,6 @@ pub(crate) async fn id_at(
 fn read(mut row: Row, source: &str) -> Result<OutboxEvent, StoreError> {
     Ok(OutboxEvent {
         position: Position(row.get(0)?),
-        envelope: envelope_columns::read(&mut row, 1, source.to_owned())?,
+        envelope: Arc::new(envelope_columns::read(&mut row, 1, source.to_owned())?),
     })
 }

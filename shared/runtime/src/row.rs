@@ -94,19 +94,11 @@ pub enum Cell {
 }
 
 impl Cell {
-    /// The text, if it is one.
-    pub(crate) fn text(&self) -> Option<&str> {
+    /// The kind of column that it fits.
+    pub(crate) fn kind(&self) -> Kind {
         match self {
-            Self::Text(text) => Some(text),
-            Self::Bigint(_) => None,
-        }
-    }
-
-    /// The number, if it is one.
-    pub(crate) fn bigint(&self) -> Option<i64> {
-        match self {
-            Self::Bigint(number) => Some(*number),
-            Self::Text(_) => None,
+            Self::Text(_) => Kind::Text,
+            Self::Bigint(_) => Kind::Bigint,
         }
     }
 }

@@ -86,7 +86,7 @@ impl Visitor for Save<'_> {
     type Error = StoreError;
 
     async fn table<R: Evolve>(&mut self, table: &mut Table<R>) -> Result<(), StoreError> {
-        self.writes.add(R::SAVE, table.changed().map(Row::cells).collect());
+        self.writes.add(R::SAVE, table.changed().map(Row::cells).collect::<Vec<_>>());
         self.changed.extend(table.changed().map(|row| change::<R>(row.key())));
         Ok(())
     }

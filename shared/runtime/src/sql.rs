@@ -6,8 +6,10 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::io;
+use std::sync::Arc;
 
 use tracing::trace;
+use uuid::Uuid;
 
 use crate::row::{self, Cell};
 
@@ -26,7 +28,7 @@ const TOLD: &str = "waybill::sql";
 pub(crate) struct Statement {
     text: Cow<'static, str>,
     values: Vec<Cell>,
-    rows: Vec<Vec<Cell>>,
+    rows: Option<Arc<dyn Rows>>,
     kind: Kind,
 }
 
@@ -41,19 +43,59 @@ enum Kind {
 
 /// A statement that is carried out often.
 pub(crate) fn query(text: &'static str) -> Statement {
-    Statement {
-        text: Cow::Borrowed(text),
-        values: Vec::new(),
-        rows: Vec::new(),
-        kind: Kind::Prepared,
+    Statement { text: Cow::Borrowed(text), values: Vec::new(), rows: None, kind: Kind::Prepared }
+}
+
+/// A statement over rows that come with it: in its text a table `rows` with columns `c0`, `c1` and so on.
+/// They go to SQLite as one JSON list, which it takes apart, and to Postgres as an array for each column,
+/// which costs that half as much.
+pub(crate) fn over(rows: Arc<dyn Rows>, text: &'static str) -> Statement {
+    Statement { rows: Some(rows), ..query(text) }
+}
+
+/// Rows that come with a statement, read where they are: none is copied for it.
+pub(crate) trait Rows: fmt::Debug + Send + Sync {
+    /// How many there are.
+    fn count(&self) -> usize;
+    /// What each column holds.
+    fn kinds(&self) -> Cow<'static, [row::Kind]>;
+    /// The value of a row in a column, both counted from 0; nothing if there is none.
+    fn value(&self, row: usize, column: usize) -> Option<Field<'_>>;
+}
+
+/// A value where it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Field<'a> {
+    /// A text.
+    Text(&'a str),
+    /// An id, which databases hold as text.
+    Id(Uuid),
+    /// A whole number.
+    Bigint(i64),
+}
+
+impl<'a> From<&'a Cell> for Field<'a> {
+    fn from(cell: &'a Cell) -> Self {
+        match cell {
+            Cell::Text(text) => Self::Text(text),
+            Cell::Bigint(number) => Self::Bigint(*number),
+        }
     }
 }
 
-/// A statement over rows that come with it, of which there is at least one: in its text a table `rows`
-/// with columns `c0`, `c1` and so on. They go to SQLite as one JSON list, which it takes apart, and to
-/// Postgres as an array for each column, which costs that half as much.
-pub(crate) fn over(rows: Vec<Vec<Cell>>, text: &'static str) -> Statement {
-    Statement { rows, ..query(text) }
+/// As the first of them is; all have the same columns.
+impl Rows for Vec<Vec<Cell>> {
+    fn count(&self) -> usize {
+        self.len()
+    }
+
+    fn kinds(&self) -> Cow<'static, [row::Kind]> {
+        self.iter().take(1).flatten().map(Cell::kind).collect()
+    }
+
+    fn value(&self, row: usize, column: usize) -> Option<Field<'_>> {
+        self.get(row)?.get(column).map(Field::from)
+    }
 }
 
 /// Statements without values whose rows, if any, nobody reads: `begin`, settings, definitions.
@@ -72,15 +114,16 @@ impl Statement {
     /// at an index, and what the columns are taken from, which begins at this parameter.
     fn text_with_rows(
         &self,
-        column: impl Fn(usize, &Cell) -> String,
-        source: impl Fn(usize, &[Cell]) -> String,
+        column: impl Fn(usize, row::Kind) -> String,
+        source: impl Fn(usize, &[row::Kind]) -> String,
     ) -> Cow<'static, str> {
-        let Some(first) = self.rows.first() else { return self.text.clone() };
-        let names: Vec<String> = (0..first.len()).map(|index| format!("c{index}")).collect();
+        let Some(rows) = &self.rows else { return self.text.clone() };
+        let kinds = rows.kinds();
+        let names: Vec<String> = (0..kinds.len()).map(|index| format!("c{index}")).collect();
         let columns: Vec<String> =
-            first.iter().enumerate().map(|(index, cell)| column(index, cell)).collect();
+            kinds.iter().enumerate().map(|(index, kind)| column(index, *kind)).collect();
         let (names, columns) = (names.join(", "), columns.join(", "));
-        let source = source(self.values.len() + 1, first);
+        let source = source(self.values.len() + 1, &kinds);
         let text = &self.text;
         format!("with rows ({names}) as (select {columns} from {source}) {text}").into()
     }

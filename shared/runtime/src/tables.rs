@@ -4,12 +4,14 @@ use std::collections::{BTreeSet, HashMap};
 use std::future::Future;
 
 use crate::event::{Event, Recorded, Version};
+use crate::limits;
 use crate::row::{Evolve, Row};
 
 /// Rows of one table: those asked for, as loaded and as changed since.
 #[derive(Debug)]
 pub struct Table<R: Row> {
     rows: HashMap<R::Key, Option<R>>,
+    kept: Kept<R>,
     wanted: BTreeSet<R::Key>,
     changed: BTreeSet<R::Key>,
     undo: Vec<Undo<R>>,
@@ -22,10 +24,32 @@ struct Undo<R: Row> {
     was_changed: bool,
 }
 
+/// Rows of former units that may be asked for again: those used last, within a limit.
+#[derive(Debug)]
+struct Kept<R: Row> {
+    young: HashMap<R::Key, R>,
+    /// What was young when there were too many; the next time it goes.
+    old: HashMap<R::Key, R>,
+}
+
+impl<R: Row> Kept<R> {
+    fn put(&mut self, key: R::Key, row: R) {
+        if self.young.len() >= limits::ROWS_KEPT / 2 {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(key, row);
+    }
+
+    fn take(&mut self, key: &R::Key) -> Option<R> {
+        self.young.remove(key).or_else(|| self.old.remove(key))
+    }
+}
+
 impl<R: Row> Default for Table<R> {
     fn default() -> Self {
         Self {
             rows: HashMap::new(),
+            kept: Kept { young: HashMap::new(), old: HashMap::new() },
             wanted: BTreeSet::new(),
             changed: BTreeSet::new(),
             undo: Vec::new(),
@@ -36,8 +60,16 @@ impl<R: Row> Default for Table<R> {
 impl<R: Row> Table<R> {
     /// Asks for a row: it will be here, or known to be absent, before anything is decided.
     pub fn want(&mut self, key: &R::Key) {
-        if !self.rows.contains_key(key) {
-            self.wanted.insert(key.clone());
+        if self.rows.contains_key(key) {
+            return;
+        }
+        match self.kept.take(key) {
+            Some(row) => {
+                self.rows.insert(key.clone(), Some(row));
+            }
+            None => {
+                self.wanted.insert(key.clone());
+            }
         }
     }
 
@@ -99,17 +131,17 @@ impl<R: Evolve> Table<R> {
     /// Changes the rows that the event changes, and counts the change.
     pub fn evolve(&mut self, recorded: &Recorded<'_, R::Event>) {
         for key in R::changed_by(recorded.event) {
-            let before = self.rows.get(&key).cloned().flatten();
-            self.undo.push(Undo {
-                key: key.clone(),
-                row: before.clone(),
-                was_changed: self.changed.contains(&key),
-            });
+            let before = self.rows.get_mut(&key).and_then(Option::take);
             let version = before.as_ref().map_or(0, |row| row.version().0);
+            let was_changed = self.changed.contains(&key);
+            self.undo.push(Undo { key: key.clone(), row: before.clone(), was_changed });
             if let Some(mut row) = R::evolve(before, &key, recorded) {
                 row.set_version(Version(version + 1));
                 self.changed.insert(key.clone());
                 self.rows.insert(key, Some(row));
+            } else {
+                let unchanged = self.undo.last().and_then(|undo| undo.row.clone());
+                self.rows.insert(key, unchanged);
             }
         }
     }
@@ -128,6 +160,18 @@ impl<R: Evolve> Table<R> {
             self.rows.insert(undo.key, undo.row);
         }
     }
+
+    /// Ends a unit whose changes are committed: its rows are kept for the next ones.
+    pub fn settle(&mut self) {
+        self.undo.clear();
+        self.changed.clear();
+        self.wanted.clear();
+        for (key, row) in self.rows.drain() {
+            if let Some(row) = row {
+                self.kept.put(key, row);
+            }
+        }
+    }
 }
 
 /// All tables of a service. Declared with [`tables!`](crate::tables).
@@ -143,6 +187,8 @@ pub trait Tables: Default + Send + Sync + 'static {
     fn keep(&mut self);
     /// Takes back the changes made since the last [`Tables::keep`].
     fn take_back(&mut self);
+    /// Ends a unit whose changes are committed: its rows are kept for the next ones.
+    fn settle(&mut self);
     /// Whether a row was asked for that is not loaded yet.
     fn any_wanted(&self) -> bool;
     /// Shows each table to the visitor, in the order declared.
@@ -192,6 +238,9 @@ macro_rules! tables {
             }
             fn take_back(&mut self) {
                 $( self.$field.take_back(); )+
+            }
+            fn settle(&mut self) {
+                $( self.$field.settle(); )+
             }
             fn any_wanted(&self) -> bool {
                 $( self.$field.is_wanting() )||+

@@ -8,6 +8,7 @@ use crate::clock::Timestamp;
 use crate::database::Database;
 use crate::error::StoreError;
 use crate::event_store::limit_to_bind;
+use crate::row::Cell;
 use crate::sql::{self, Connection, Statement};
 use crate::writes::Writes;
 
@@ -134,7 +135,7 @@ pub(crate) fn change(writes: &mut Writes, changes: &BTreeMap<String, Option<Stor
     let cleared = changes.iter().filter(|(_, timer)| timer.is_none());
     writes.add(
         "delete from timers where timer_key in (select c0 from rows)",
-        cleared.map(|(key, _)| vec![key.as_str().into()]).collect(),
+        cleared.map(|(key, _)| vec![Cell::from(key.as_str())]).collect::<Vec<_>>(),
     );
     let row = |timer: &StoredTimer| {
         vec![
@@ -152,7 +153,7 @@ pub(crate) fn change(writes: &mut Writes, changes: &BTreeMap<String, Option<Stor
          on conflict (timer_key) do update set due_at = excluded.due_at, \
          payload = excluded.payload, event_id = excluded.event_id, \
          correlation_id = excluded.correlation_id, traceparent = excluded.traceparent",
-        changes.values().flatten().map(row).collect(),
+        changes.values().flatten().map(row).collect::<Vec<_>>(),
     );
 }
 

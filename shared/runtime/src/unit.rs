@@ -5,6 +5,7 @@ use std::any::Any as Payload;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::time::Duration;
 
 use uuid::Uuid;
@@ -15,9 +16,11 @@ use crate::clock::Timestamp;
 use crate::core::Core;
 use crate::database::Turn;
 use crate::dead_letters::{self, Parked};
+use crate::envelope_columns;
 use crate::error::StoreError;
 use crate::event::{Envelope, Event, EventId, Position, Recorded, Version};
 use crate::failpoints::CommitPoint;
+use crate::kept::Left;
 use crate::measure;
 use crate::outbox::{self, OutboxEvent};
 use crate::rows::{self, Fresh, Save};
@@ -91,8 +94,10 @@ pub(crate) struct Unit<'a, S: Service> {
     turn: Turn,
     began: Timestamp,
     head: Position,
-    /// The id of the event there, empty if there is none.
-    newest: String,
+    /// The event there, if there is one.
+    newest: Option<EventId>,
+    /// Whether no other process wrote since this one did.
+    undisturbed: bool,
     checkpoint: i64,
     lanes_held: bool,
     attempts_left: bool,
@@ -144,14 +149,14 @@ impl<'a, S: Service> Unit<'a, S> {
     pub(crate) async fn begin_for<'m>(
         core: &'a Core<S>,
         point: CommitPoint,
-        messages: impl Iterator<Item = &'m Message<S>>,
+        messages: impl Iterator<Item = &'m Message<S>> + Clone,
         asked: Vec<Statement>,
     ) -> Result<(Self, Vec<Answered>), StoreError> {
-        let mut tables = S::Tables::default();
-        for message in messages {
-            // A defect here shows again, and is answered for, when the message is handled.
-            let _ = unwinding(|| S::concerns(message, &mut tables));
-        }
+        let (mut tables, known) = match core.kept_rows.take() {
+            Some(Left { tables, newest }) => (tables, Some(newest)),
+            None => (S::Tables::default(), None),
+        };
+        want(messages.clone(), &mut tables);
         let mut statements = vec![sql::query(
             "select coalesce((select position from outbox order by position desc limit 1), 0), \
              coalesce((select id from outbox order by position desc limit 1), ''), \
@@ -170,12 +175,20 @@ impl<'a, S: Service> Unit<'a, S> {
         rows::loaded(&mut tables, answers.split_off(first_load)).await?;
         let (position, newest, checkpoint, lanes, attempts): (i64, String, i64, i64, i64) =
             answers.pop().unwrap_or_default().row()?;
-        let unit = Self {
+        let newest = envelope_columns::parse_id_if_any(&newest)?;
+        let undisturbed = known.is_none_or(|known| known == newest);
+        if !undisturbed {
+            // Another process changed rows since.
+            tables = S::Tables::default();
+            want(messages, &mut tables);
+        }
+        let mut unit = Self {
             core,
             turn,
             began,
             head: Position(position),
             newest,
+            undisturbed,
             checkpoint,
             lanes_held: lanes > 0,
             attempts_left: attempts > 0,
@@ -184,6 +197,7 @@ impl<'a, S: Service> Unit<'a, S> {
             timers: BTreeMap::new(),
             spans: Vec::new(),
         };
+        unit.load().await?;
         Ok((unit, asked))
     }
 
@@ -241,10 +255,7 @@ impl<'a, S: Service> Unit<'a, S> {
         messages: impl Iterator<Item = &'m Message<S>> + Clone,
     ) -> Result<(), StoreError> {
         loop {
-            for message in messages.clone() {
-                // A defect here shows again, and is answered for, when the message is handled.
-                let _ = unwinding(|| S::concerns(message, &mut self.tables));
-            }
+            want(messages.clone(), &mut self.tables);
             if !self.load().await? {
                 return Ok(());
             }
@@ -357,11 +368,11 @@ impl<'a, S: Service> Unit<'a, S> {
         for draft in &self.drafts {
             *written.entry(draft.kind).or_default() += 1;
         }
-        let outbox = self.record().await?;
+        let outbox = Arc::new(self.record().await?);
         let mut writes = Writes::default();
         let mut changed = Vec::new();
         if !outbox.is_empty() {
-            outbox::insert(&mut writes, &outbox);
+            outbox::insert(&mut writes, Arc::<Vec<OutboxEvent>>::clone(&outbox));
             let mut save = Save { writes: &mut writes, changed: Vec::new() };
             self.tables.visit(&mut save).await?;
             changed = save.changed;
@@ -380,7 +391,9 @@ impl<'a, S: Service> Unit<'a, S> {
         let evidence = Evidence::of(&outbox, &closing);
         let (events, head) = (outbox.len(), self.head.plus(outbox.len()));
         let (before, mut newest) = (self.newest, Vec::new());
+        let end = outbox.last().map(|event| event.envelope.id);
         let (core, began) = (self.core, self.began);
+        let mut is_known = true;
         if outbox.is_empty() && self.timers.is_empty() && closing.is_empty() {
             self.turn.rollback().await?;
         } else {
@@ -390,8 +403,14 @@ impl<'a, S: Service> Unit<'a, S> {
             match answered {
                 // What goes into the outbox goes first.
                 Ok(answers) => newest = outbox::inserted(outbox, answers.into_iter().next()),
-                Err(lost) => core.find_out(&evidence, lost).await?,
+                Err(lost) => {
+                    core.find_out(&evidence, lost).await?;
+                    is_known = false;
+                }
             }
+        }
+        if is_known && self.undisturbed {
+            core.kept_rows.leave(self.tables, end.or(before));
         }
         let ended = core.clock.now();
         self.spans.into_iter().for_each(|span| span.end(ended));
@@ -407,6 +426,9 @@ impl<'a, S: Service> Unit<'a, S> {
     /// Ends without a trace: what was handled has no effects.
     pub(crate) async fn rollback(self) -> Result<(), StoreError> {
         self.turn.rollback().await?;
+        if self.drafts.is_empty() && self.undisturbed {
+            self.core.kept_rows.leave(self.tables, self.newest);
+        }
         let ended = self.core.clock.now();
         self.spans.into_iter().for_each(|span| span.end(ended));
         Ok(())
@@ -467,6 +489,7 @@ impl<'a, S: Service> Unit<'a, S> {
                 traceparent: draft.cause.traceparent,
                 data: draft.data,
             };
+            let envelope = Arc::new(envelope);
             events.push(OutboxEvent { position: Position(position), envelope });
         }
         for timer in self.timers.values_mut().flatten() {
@@ -523,8 +546,8 @@ pub(crate) struct Committed {
     pub(crate) events: usize,
     /// Those events, unless it is not known with which versions they were written.
     pub(crate) newest: Vec<OutboxEvent>,
-    /// The id of the event before them, empty if there is none.
-    pub(crate) before: String,
+    /// The event before them, if there is one.
+    pub(crate) before: Option<EventId>,
     /// Where the outbox ends now.
     pub(crate) head: Position,
     /// The rows it changed, each as `table/key`.
@@ -559,6 +582,14 @@ impl Evidence {
             return Self::Checkpoint(checkpoint.clone());
         }
         closing.answers.first().map_or(Self::None, |stored| Self::Answer(stored.key.clone()))
+    }
+}
+
+/// Asks for the rows that these messages concern.
+fn want<'m, S: Service>(messages: impl Iterator<Item = &'m Message<S>>, tables: &mut S::Tables) {
+    for message in messages {
+        // A defect here shows again, and is answered for, when the message is handled.
+        let _ = unwinding(|| S::concerns(message, tables));
     }
 }
 

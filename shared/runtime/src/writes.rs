@@ -1,7 +1,8 @@
 //! What a unit of work writes at its end.
 
-use crate::row::Cell;
-use crate::sql::{self, Statement};
+use std::sync::Arc;
+
+use crate::sql::{self, Rows, Statement};
 
 /// Statements that do not depend on one another.
 #[derive(Debug, Default)]
@@ -9,8 +10,13 @@ pub(crate) struct Writes(Vec<Statement>);
 
 impl Writes {
     /// Adds a statement over rows, unless there are none.
-    pub(crate) fn add(&mut self, statement: &'static str, rows: Vec<Vec<Cell>>) {
-        if !rows.is_empty() {
+    pub(crate) fn add(&mut self, statement: &'static str, rows: impl Rows + 'static) {
+        self.add_shared(statement, Arc::new(rows));
+    }
+
+    /// The same over rows that somebody else needs as well.
+    pub(crate) fn add_shared(&mut self, statement: &'static str, rows: Arc<dyn Rows>) {
+        if rows.count() > 0 {
             self.0.push(sql::over(rows, statement));
         }
     }

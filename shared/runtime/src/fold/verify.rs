@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::ops::ControlFlow;
 use std::panic::resume_unwind;
+use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
@@ -110,7 +111,7 @@ impl EventStoreSnapshot {
     }
 
     async fn verify_chain(&mut self, count: i64) -> Result<Finding, StoreError> {
-        let mut chain = String::new();
+        let mut chain: Arc<str> = Arc::from("");
         let mut after = 0;
         loop {
             let page: Vec<(i64, String, String)> = sql::query(
@@ -125,7 +126,7 @@ impl EventStoreSnapshot {
             after = *last;
             for (position, id, found) in page {
                 chain = link(&chain, EventId(envelope_columns::parse_id(&id)?));
-                if found != chain {
+                if found != *chain {
                     let place = format!("event_store: position {position}, column chain");
                     return Ok(differs(place, found, format!("{chain} by the ids up to there")));
                 }

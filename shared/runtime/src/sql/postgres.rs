@@ -9,21 +9,24 @@ use std::path::Path;
 use std::pin::{Pin, pin};
 use std::task::Poll;
 
+use bytes::BytesMut;
 use futures_util::TryStreamExt as _;
 use futures_util::future::{MaybeDone, maybe_done};
 use percent_encoding::percent_decode_str;
+use postgres_protocol::types::{ArrayDimension, array_to_sql, int8_to_sql, text_to_sql};
 use sqlx::ConnectOptions as _;
 use sqlx::any::AnyConnectOptions;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use tokio::task::JoinHandle;
 use tokio_postgres::config::SslMode;
-use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::types::{self, IsNull, ToSql, Type, to_sql_checked};
 use tokio_postgres::{Client, Config};
 use tokio_postgres_rustls::MakeRustlsConnect;
 use tracing::debug;
+use uuid::Uuid;
 
-use super::{Answered, Error, Kind, Row, Statement, tls};
-use crate::row::Cell;
+use super::{Answered, Error, Field, Kind, Row, Rows, Statement, tls};
+use crate::row::{self, Cell};
 
 /// A database of a server.
 #[derive(Clone)]
@@ -122,8 +125,9 @@ impl Connection {
             return Ok(prepared.clone());
         }
         let client = self.client.as_ref().ok_or(Error::Closed)?;
-        let columns = statement.rows.first().into_iter().flatten().map(type_of_all);
-        let types: Vec<Type> = statement.values.iter().map(type_of).chain(columns).collect();
+        let values = statement.values.iter().map(|value| type_of(value.kind()));
+        let columns = statement.rows.iter().flat_map(|rows| rows.kinds().into_owned());
+        let types: Vec<Type> = values.chain(columns.map(type_of_all)).collect();
         let prepared = client.prepare_typed(&text, &types).await?;
         self.prepared.insert(text.into_owned(), prepared.clone());
         Ok(prepared)
@@ -154,15 +158,12 @@ async fn ask(
         client.batch_execute(&statement.text).await?;
         return Ok(Answered::default());
     };
-    let columns = columns(&statement.rows)?;
+    let columns: Vec<Column<'_>> = statement.rows.as_deref().map(Column::all).unwrap_or_default();
     let values = statement.values.iter().map(|value| match value {
         Cell::Text(text) => text as &(dyn ToSql + Sync),
         Cell::Bigint(number) => number as &(dyn ToSql + Sync),
     });
-    let columns = columns.iter().map(|column| match column {
-        Column::Texts(texts) => texts as &(dyn ToSql + Sync),
-        Column::Bigints(numbers) => numbers as &(dyn ToSql + Sync),
-    });
+    let columns = columns.iter().map(|column| column as &(dyn ToSql + Sync));
     let values: Vec<&(dyn ToSql + Sync)> = values.chain(columns).collect();
     let mut answer = pin!(client.query_raw(prepared, values).await?);
     let mut rows = Vec::new();
@@ -187,53 +188,73 @@ async fn in_order<F: Future>(asking: Vec<MaybeDone<F>>) -> Vec<F::Output> {
     asking.iter_mut().filter_map(|one| one.as_mut().take_output()).collect()
 }
 
-fn type_of(value: &Cell) -> Type {
-    match value {
-        Cell::Text(_) => Type::TEXT,
-        Cell::Bigint(_) => Type::INT8,
+fn type_of(kind: row::Kind) -> Type {
+    match kind {
+        row::Kind::Text => Type::TEXT,
+        row::Kind::Bigint => Type::INT8,
     }
 }
 
 /// Of a column of such values.
-fn type_of_all(value: &Cell) -> Type {
-    match value {
-        Cell::Text(_) => Type::TEXT_ARRAY,
-        Cell::Bigint(_) => Type::INT8_ARRAY,
+fn type_of_all(kind: row::Kind) -> Type {
+    match kind {
+        row::Kind::Text => Type::TEXT_ARRAY,
+        row::Kind::Bigint => Type::INT8_ARRAY,
     }
 }
 
 /// A parameter for each column, from this one on.
-fn unnested(place: usize, first: &[Cell]) -> String {
-    let of = |(number, cell): (usize, &Cell)| format!("${number}::{}", type_of(cell).name());
-    let arrays = (place..).zip(first).map(|one| format!("{}[]", of(one))).collect::<Vec<_>>();
-    let names: Vec<String> = (0..first.len()).map(|index| format!("r{index}")).collect();
+fn unnested(place: usize, kinds: &[row::Kind]) -> String {
+    let of = |(number, kind): (usize, &row::Kind)| format!("${number}::{}", type_of(*kind).name());
+    let arrays = (place..).zip(kinds).map(|one| format!("{}[]", of(one))).collect::<Vec<_>>();
+    let names: Vec<String> = (0..kinds.len()).map(|index| format!("r{index}")).collect();
     format!("unnest({}) as r ({})", arrays.join(", "), names.join(", "))
 }
 
-/// The values of rows, of one column after the other.
-enum Column<'a> {
-    Texts(Vec<&'a str>),
-    Bigints(Vec<i64>),
+/// A column of the rows that come with a statement: an array.
+#[derive(Debug)]
+struct Column<'a> {
+    rows: &'a dyn Rows,
+    index: usize,
 }
 
-/// Each column is of the kind that it has in the first row.
-fn columns(rows: &[Vec<Cell>]) -> Result<Vec<Column<'_>>, Error> {
-    let first = rows.first().into_iter().flatten();
-    let column = |(index, cell): (usize, &Cell)| {
-        let cells = rows.iter().map(|row| row.get(index));
-        match cell {
-            Cell::Text(_) => {
-                cells.map(|cell| cell?.text()).collect::<Option<_>>().map(Column::Texts)
-            }
-            Cell::Bigint(_) => {
-                cells.map(|cell| cell?.bigint()).collect::<Option<_>>().map(Column::Bigints)
-            }
-        }
-    };
-    let columns: Option<Vec<_>> = first.enumerate().map(column).collect();
-    columns
-        .ok_or_else(|| Error::bad_value("a column of rows to be written has values of two kinds"))
+impl<'a> Column<'a> {
+    fn all(rows: &'a dyn Rows) -> Vec<Self> {
+        (0..rows.kinds().len()).map(|index| Self { rows, index }).collect()
+    }
 }
+
+impl ToSql for Column<'_> {
+    fn to_sql(&self, array: &Type, out: &mut BytesMut) -> Result<IsNull, Refusal> {
+        let types::Kind::Array(member) = array.kind() else {
+            return Err("rows are taken apart by their columns, each an array".into());
+        };
+        let count = self.rows.count();
+        let dimension = ArrayDimension { len: i32::try_from(count)?, lower_bound: 1 };
+        let write = |row: usize, out: &mut BytesMut| {
+            match self.rows.value(row, self.index) {
+                Some(Field::Text(text)) if *member == Type::TEXT => text_to_sql(text, out),
+                Some(Field::Id(id)) if *member == Type::TEXT => {
+                    text_to_sql(id.hyphenated().encode_lower(&mut Uuid::encode_buffer()), out);
+                }
+                Some(Field::Bigint(number)) if *member == Type::INT8 => int8_to_sql(number, out),
+                _ => return Err(Refusal::from("a column of rows has values of two kinds")),
+            }
+            Ok(postgres_protocol::IsNull::No)
+        };
+        array_to_sql(Some(dimension), member.oid(), 0..count, write, out)?;
+        Ok(IsNull::No)
+    }
+
+    fn accepts(array: &Type) -> bool {
+        [Type::TEXT_ARRAY, Type::INT8_ARRAY].contains(array)
+    }
+
+    to_sql_checked!();
+}
+
+/// Why a value cannot be sent.
+type Refusal = Box<dyn std::error::Error + Sync + Send>;
 
 /// What the server says, which the error itself shows only to those who ask for its source.
 pub(super) fn in_words(error: &tokio_postgres::Error) -> String {

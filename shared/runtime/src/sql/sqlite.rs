@@ -6,11 +6,12 @@ use std::thread;
 
 use rusqlite::ToSql;
 use rusqlite::types::{ToSqlOutput, ValueRef};
+use serde::ser::{Serialize, SerializeSeq as _, Serializer};
 use tokio::sync::oneshot;
 
-use super::{Answered, Error, Kind, Row, Statement};
+use super::{Answered, Error, Field, Kind, Row, Rows, Statement};
 use crate::limits;
-use crate::row::Cell;
+use crate::row::{self, Cell};
 
 /// A file.
 #[derive(Clone, Debug)]
@@ -71,9 +72,11 @@ impl Connection {
 
 fn serve(connection: &rusqlite::Connection, jobs: &mpsc::Receiver<Job>) {
     for Job { statements, reply } in jobs {
-        let answers = statements.iter().map(|statement| answer(connection, statement));
-        // Who asked may have gone away meanwhile.
-        let _ = reply.send(answers.collect());
+        let answers = statements.iter().map(|statement| answer(connection, statement)).collect();
+        // Who asked may want to have the rows to itself again.
+        drop(statements);
+        // It may have gone away meanwhile.
+        let _ = reply.send(answers);
     }
 }
 
@@ -82,13 +85,13 @@ fn answer(connection: &rusqlite::Connection, statement: &Statement) -> Result<An
         connection.execute_batch(&statement.text)?;
         return Ok(Answered::default());
     }
-    let column = |index, cell: &Cell| match cell {
-        Cell::Text(_) => format!("value ->> {index}"),
-        Cell::Bigint(_) => format!("cast(value ->> {index} as bigint)"),
+    let column = |index, kind| match kind {
+        row::Kind::Text => format!("value ->> {index}"),
+        row::Kind::Bigint => format!("cast(value ->> {index} as bigint)"),
     };
     let text = statement.text_with_rows(column, |place, _| format!("jsonb_each(${place})"));
     let mut prepared = connection.prepare_cached(&text)?;
-    let list = (!statement.rows.is_empty()).then(|| serde_json::to_string(&statement.rows));
+    let list = statement.rows.as_deref().map(|rows| serde_json::to_string(&List(rows)));
     let list = list.transpose().map_err(Error::bad_value)?.map(Cell::Text);
     bind(&mut prepared, statement.values.iter().chain(&list))?;
     let columns = prepared.column_count();
@@ -103,6 +106,39 @@ fn answer(connection: &rusqlite::Connection, statement: &Statement) -> Result<An
         rows.push(Row::Sqlite(cells.collect::<Result<_, Error>>()?));
     }
     Ok(Answered { rows, changed: 0 })
+}
+
+/// Rows as a list of lists.
+struct List<'a>(&'a dyn Rows);
+
+/// One of them.
+struct One<'a> {
+    rows: &'a dyn Rows,
+    row: usize,
+    columns: usize,
+}
+
+impl Serialize for List<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self(rows) = self;
+        let columns = rows.kinds().len();
+        serializer.collect_seq((0..rows.count()).map(|row| One { rows: *rows, row, columns }))
+    }
+}
+
+impl Serialize for One<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut list = serializer.serialize_seq(Some(self.columns))?;
+        for column in 0..self.columns {
+            match self.rows.value(self.row, column) {
+                Some(Field::Text(text)) => list.serialize_element(text)?,
+                Some(Field::Id(id)) => list.serialize_element(&id)?,
+                Some(Field::Bigint(number)) => list.serialize_element(&number)?,
+                None => return Err(serde::ser::Error::custom("rows have different columns")),
+            }
+        }
+        list.end()
+    }
 }
 
 /// To SQLite `$2` is a name like any other, with a place of its own: where it comes first in the text.

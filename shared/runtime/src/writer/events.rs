@@ -335,7 +335,7 @@ fn verify_anchor<S: Service>(anchor: &Anchor, page: &Page) -> Result<(), StoreEr
     if anchor.position == Position(0) {
         return Ok(());
     }
-    if page.chain.as_ref() == Some(&anchor.chain) {
+    if page.chain.as_deref() == Some(&*anchor.chain) {
         return Ok(());
     }
     let position = anchor.position;

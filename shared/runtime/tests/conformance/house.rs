@@ -2,8 +2,8 @@
 
 use std::path::Path;
 use std::pin::pin;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -368,7 +368,7 @@ pub(crate) fn outbox_event(source: &str, position: i64, data: &str) -> OutboxEve
         traceparent: String::new(),
         data: data.to_owned(),
     };
-    OutboxEvent { position: Position(position), envelope }
+    OutboxEvent { position: Position(position), envelope: Arc::new(envelope) }
 }
 
 /// A turn taken behind the runtime's back.

@@ -1,5 +1,7 @@
 //! Poison: an event that cannot be handled is parked with its cause and holds back its own lane.
 
+use std::sync::Arc;
+
 use waybill_runtime::{DeadLetterStatus, Settled, Step, Steps};
 
 use crate::counter::{CounterId, Follower, Leader, Settings};
@@ -178,7 +180,7 @@ async fn an_event_of_an_unknown_version_or_form_is_parked(house: House) {
     let (newer, garbage) = (counter(), counter());
     let said = |position, lane: CounterId, data: &str| {
         let mut event = crate::house::outbox_event("leader", position, data);
-        event.envelope.correlation = lane.to_string();
+        Arc::make_mut(&mut event.envelope).correlation = lane.to_string();
         event
     };
     let good = counter();
@@ -189,7 +191,7 @@ async fn an_event_of_an_unknown_version_or_form_is_parked(house: House) {
         said(3, good, &raised(2)),
         said(4, newer, &raised(4)),
     ];
-    events[0].envelope.schema = 2;
+    Arc::make_mut(&mut events[0].envelope).schema = 2;
     store.append(&events).await.unwrap();
     hear_all(&mut follower).await;
     assert_eq!(total(&follower, good).await, 2);

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 
 use waybill_runtime::{Divergence, Position, Steps, StoreError, fold};
 
@@ -257,7 +258,7 @@ async fn a_reader_refuses_a_history_in_another_order_even_if_its_own_event_is_in
     let backup = Backup::of(&house, "event_store");
     let [x, y] = ["x", "y"].map(|source| [outbox_event(source, 1, "{}")]);
     let unheard = |mut event: [waybill_runtime::OutboxEvent; 1]| {
-        "something.else".clone_into(&mut event[0].envelope.kind);
+        "something.else".clone_into(&mut Arc::make_mut(&mut event[0].envelope).kind);
         event
     };
     let (x, y) = (unheard(x), unheard(y));

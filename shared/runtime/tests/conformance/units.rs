@@ -19,6 +19,8 @@ on_both!(
     a_key_repeated_within_one_batch_is_carried_out_once,
     the_answer_to_a_refused_command_is_not_stored,
     a_command_for_an_older_version_is_stale,
+    rows_in_memory_are_loaded_anew_after_another_process_changed_them,
+    what_a_failed_command_did_to_a_row_in_memory_is_gone,
     old_answers_are_pruned_a_bounded_number_at_a_time,
     a_caller_that_goes_away_interrupts_nothing,
 );
@@ -88,6 +90,8 @@ async fn a_row_that_cannot_be_read_fails_only_the_commands_that_need_it(house: H
     let (bad, good) = (counter(), counter());
     command(&mut leader, [raise(bad, 1)]).await;
     house.execute("leader", "update counters set rings = 'many'").await;
+    // Another process: the first has the row in memory.
+    let mut leader = house.leader().await;
     let outcomes = outcomes(&mut leader, [raise(bad, 1), raise(good, 1)]).await;
     let expected = "counters.rings holds 'many', which is not i64";
     assert!(
@@ -95,6 +99,32 @@ async fn a_row_that_cannot_be_read_fails_only_the_commands_that_need_it(house: H
         "{outcomes:?}"
     );
     assert!(outcomes[1].is_ok(), "{outcomes:?}");
+}
+
+async fn rows_in_memory_are_loaded_anew_after_another_process_changed_them(house: House) {
+    let mut replicas = [house.leader().await, house.leader().await];
+    let (shared, own) = (counter(), counter());
+    for (round, replica) in [0, 0, 1, 0, 1, 1, 1, 0].into_iter().enumerate() {
+        command(&mut replicas[replica], [raise(shared, 1), raise(own, 1)]).await;
+        let so_far = i64::try_from(round + 1).expect("it fits");
+        assert_eq!(total(&replicas[replica], shared).await, so_far, "after round {round}");
+    }
+    house.follower().await;
+    house.proven().await;
+}
+
+async fn what_a_failed_command_did_to_a_row_in_memory_is_gone(house: House) {
+    let mut leader = house.leader().await;
+    let counter = counter();
+    command(&mut leader, [raise(counter, 1)]).await;
+    let failed = outcomes(&mut leader, [noted(counter, "panic in evolve")]).await;
+    assert!(matches!(&failed[0], Err(CommandError::Failed(_))), "{failed:?}");
+    let refused = outcomes(&mut leader, [raise(counter, -1)]).await;
+    assert!(matches!(&refused[0], Err(CommandError::Refused(OnlyUp))), "{refused:?}");
+    command(&mut leader, [raise(counter, 2)]).await;
+    assert_eq!(total(&leader, counter).await, 3);
+    house.follower().await;
+    house.proven().await;
 }
 
 async fn outcomes<S: Service<Command = Raise>>(
