@@ -2,7 +2,6 @@
 //!
 //! A notification is only a hint: it may be lost, and every reader looks by itself now and then.
 
-use sqlx::postgres::PgListener;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
@@ -45,11 +44,14 @@ pub(crate) async fn hear(url: String, store: EventStore, ending: CancellationTok
     }
 }
 
-async fn listen(url: &str, store: &EventStore, ending: &CancellationToken) -> sqlx::Result<()> {
-    let mut listener = PgListener::connect(url).await?;
-    listener.listen(CHANNEL).await?;
-    while let Some(heard) = ending.run_until_cancelled(listener.recv()).await {
-        if let Ok(head) = heard?.payload().parse() {
+async fn listen(
+    url: &str,
+    store: &EventStore,
+    ending: &CancellationToken,
+) -> Result<(), sql::Error> {
+    let mut notifications = sql::Server::at(&url.parse()?)?.listen(CHANNEL).await?;
+    while let Some(heard) = ending.run_until_cancelled(notifications.next()).await {
+        if let Ok(head) = heard?.parse() {
             store.announce(Position(head));
         }
     }

@@ -17,10 +17,11 @@ use postgres_protocol::types::{ArrayDimension, array_to_sql, int8_to_sql, text_t
 use sqlx::ConnectOptions as _;
 use sqlx::any::AnyConnectOptions;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_postgres::config::SslMode;
 use tokio_postgres::types::{self, IsNull, ToSql, Type, to_sql_checked};
-use tokio_postgres::{Client, Config};
+use tokio_postgres::{AsyncMessage, Client, Config};
 use tokio_postgres_rustls::MakeRustlsConnect;
 use tracing::debug;
 use uuid::Uuid;
@@ -98,6 +99,56 @@ impl Server {
             }
         });
         Ok(Connection { client: Some(client), prepared: HashMap::new(), carrying })
+    }
+}
+
+/// What is notified in a channel.
+#[derive(Debug)]
+pub(crate) struct Notifications {
+    /// The newest.
+    newest: watch::Receiver<String>,
+    /// Without it the session ends.
+    session: Client,
+    receiving: JoinHandle<()>,
+}
+
+impl Server {
+    /// Listens to a channel, in a session for nothing else.
+    pub(crate) async fn listen(&self, channel: &'static str) -> Result<Notifications, Error> {
+        let (client, mut carrier) = Box::pin(self.config.connect(self.tls.clone())).await?;
+        let (heard, newest) = watch::channel(String::new());
+        let receiving = tokio::spawn(async move {
+            loop {
+                match poll_fn(|context| carrier.poll_message(context)).await {
+                    Some(Ok(AsyncMessage::Notification(notification))) => {
+                        heard.send_replace(notification.payload().to_owned());
+                    }
+                    Some(Ok(_)) => {}
+                    Some(Err(error)) => {
+                        debug!(%error, "a connection that listened ended");
+                        return;
+                    }
+                    None => return,
+                }
+            }
+        });
+        let notifications = Notifications { newest, session: client, receiving };
+        notifications.session.batch_execute(&format!("listen {channel}")).await?;
+        Ok(notifications)
+    }
+}
+
+impl Notifications {
+    /// Waits for the next, and leaves out those that a newer one has overtaken.
+    pub(crate) async fn next(&mut self) -> Result<String, Error> {
+        self.newest.changed().await.map_err(|_| Error::Closed)?;
+        Ok(self.newest.borrow_and_update().clone())
+    }
+}
+
+impl Drop for Notifications {
+    fn drop(&mut self) {
+        self.receiving.abort();
     }
 }
 
