@@ -125,7 +125,7 @@ pub(crate) async fn rebuild(options: &ServiceOptions) -> anyhow::Result<ExitCode
     let bar = bar(&format!("rebuilding {}", options.service.as_str()));
     let progress = |done, total| advance(&bar, done, total);
     let location = options.store.location()?;
-    let events = services::rebuild(options.service, &location, &progress).await?;
+    let events = services::rebuild(options.service, &location, &Clock::system(), &progress).await?;
     bar.finish_and_clear();
     let name = options.service.as_str();
     show::line(&events.map_or_else(

@@ -153,13 +153,18 @@ pub(crate) async fn verify(
 pub(crate) async fn rebuild(
     name: Name,
     location: &Location,
+    clock: &Clock,
     progress: OnProgress<'_>,
 ) -> Result<Option<i64>, OpenError> {
     Ok(match name {
-        Name::Order => Some(fold::rebuild::<OrderService>(location, progress).await?),
-        Name::Inventory => Some(fold::rebuild::<InventoryService>(location, progress).await?),
-        Name::Logistics => Some(fold::rebuild::<LogisticsService>(location, progress).await?),
-        Name::User => Some(fold::rebuild::<UserService>(location, progress).await?),
+        Name::Order => Some(fold::rebuild::<OrderService>(location, clock, progress).await?),
+        Name::Inventory => {
+            Some(fold::rebuild::<InventoryService>(location, clock, progress).await?)
+        }
+        Name::Logistics => {
+            Some(fold::rebuild::<LogisticsService>(location, clock, progress).await?)
+        }
+        Name::User => Some(fold::rebuild::<UserService>(location, clock, progress).await?),
         Name::Audit => None,
     })
 }

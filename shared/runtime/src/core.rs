@@ -37,7 +37,7 @@ pub(crate) struct Core<S: Service> {
     pub(crate) outbox_grew: Notify,
     /// What this process wrote to the outbox, for its relay.
     outbox_newest: Mutex<Newest<Following>>,
-    /// Rows of the last unit, for the next.
+    /// Rows of former units, for the next.
     pub(crate) kept_rows: KeptRows<S>,
     /// Rings when dead letters are to be tried again.
     pub(crate) retry: Notify,

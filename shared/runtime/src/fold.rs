@@ -31,9 +31,11 @@ pub type OnProgress<'a> = &'a (dyn Fn(i64, i64) + Send + Sync);
 
 /// Makes a service's tables and timers anew from its outbox, in one transaction; how many events.
 ///
-/// The service's turn is held throughout: a writer that runs meanwhile waits, or answers 503.
+/// The service's turn is held throughout: a writer that runs meanwhile waits, or answers 503. A new
+/// checkpoint at the old place tells it to load the rows that it has in memory anew.
 pub async fn rebuild<S: Service>(
     location: &Location,
+    clock: &Clock,
     progress: OnProgress<'_>,
 ) -> Result<i64, OpenError> {
     let database = open::<S>(location).await?;
@@ -53,7 +55,11 @@ pub async fn rebuild<S: Service>(
         progress(position.0, total.0);
     }
     reader.give_back();
-    turn.commit(Vec::new()).await.map_err(StoreError::from)?;
+    let newest = checkpoint::newest(&mut turn).await?;
+    let same = Checkpoint { sequence: newest.sequence + 1, ..newest };
+    let mut writes = Writes::default();
+    checkpoint::insert(&mut writes, &same, clock.now())?;
+    turn.commit(writes.into_statements()).await.map_err(StoreError::from)?;
     database.close().await;
     Ok(position.0)
 }

@@ -1,7 +1,7 @@
-//! Rows that a unit of work leaves to the next one of the same process, which need not load them again.
+//! Rows that units of work leave to the next ones of the same process, which need not load them again.
 //!
-//! No row changes without an event in the same transaction. So where the outbox still ends with the
-//! event that it ended with, the rows are as they were left.
+//! No unit changes a row without an event, and what else changes rows (`rebuild`) adds a checkpoint. So
+//! where outbox and checkpoints still end as they did, the rows are as they were left.
 
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
@@ -13,10 +13,19 @@ use crate::tables::Tables as _;
 /// What the last unit left.
 pub(crate) struct KeptRows<S: Service>(Mutex<Option<Left<S>>>);
 
-/// Rows, and with which event the outbox ended when they were as they are.
+/// Rows, and the state of the database that they are of.
 pub(crate) struct Left<S: Service> {
     pub(crate) tables: S::Tables,
+    pub(crate) state: State,
+}
+
+/// What every change of rows changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct State {
+    /// The last event of the outbox, if there is any.
     pub(crate) newest: Option<EventId>,
+    /// The sequence of the newest checkpoint.
+    pub(crate) checkpoint: i64,
 }
 
 impl<S: Service> fmt::Debug for KeptRows<S> {
@@ -37,9 +46,9 @@ impl<S: Service> KeptRows<S> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// Leaves the rows of a unit after which the outbox ends with this event.
-    pub(crate) fn leave(&self, mut tables: S::Tables, newest: Option<EventId>) {
+    /// Leaves the rows of a unit, of the state that it left behind.
+    pub(crate) fn leave(&self, mut tables: S::Tables, state: State) {
         tables.settle();
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Left { tables, newest });
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Left { tables, state });
     }
 }

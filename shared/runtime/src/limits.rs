@@ -40,6 +40,8 @@ pub const POLL: Duration = Duration::from_secs(1);
 pub const CHECKPOINT_SAVE: Duration = Duration::from_secs(1);
 /// Checkpoint rows kept behind the newest; older ones are pruned this many at a time.
 pub const CHECKPOINTS_KEPT: i64 = 64;
+/// How long it may take until a process listens to the others' notifications.
+pub const LISTEN: Duration = Duration::from_secs(10);
 /// Times an event may take the process or a whole batch down before it is parked.
 pub const ATTEMPTS: i64 = 3;
 /// Messages of one step while each goes by itself.

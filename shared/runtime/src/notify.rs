@@ -49,11 +49,12 @@ async fn listen(
     store: &EventStore,
     ending: &CancellationToken,
 ) -> Result<(), sql::Error> {
-    let mut notifications = sql::Server::at(&url.parse()?)?.listen(CHANNEL).await?;
-    while let Some(heard) = ending.run_until_cancelled(notifications.next()).await {
-        if let Ok(head) = heard?.parse() {
-            store.announce(Position(head));
-        }
+    let server = sql::Server::at(&url.parse()?)?;
+    let listening = tokio::time::timeout(limits::LISTEN, server.listen(CHANNEL));
+    let Some(listening) = ending.run_until_cancelled(listening).await else { return Ok(()) };
+    let mut heads = listening.map_err(|_| sql::Error::silence(limits::LISTEN.as_secs()))??;
+    while let Some(head) = ending.run_until_cancelled(heads.next()).await {
+        store.announce(Position(head?));
     }
     Ok(())
 }

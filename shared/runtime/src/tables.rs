@@ -12,6 +12,8 @@ use crate::row::{Evolve, Row};
 pub struct Table<R: Row> {
     rows: HashMap<R::Key, Option<R>>,
     kept: Kept<R>,
+    /// Whether a row came from there since somebody last asked.
+    recalled: bool,
     wanted: BTreeSet<R::Key>,
     changed: BTreeSet<R::Key>,
     undo: Vec<Undo<R>>,
@@ -50,6 +52,7 @@ impl<R: Row> Default for Table<R> {
         Self {
             rows: HashMap::new(),
             kept: Kept { young: HashMap::new(), old: HashMap::new() },
+            recalled: false,
             wanted: BTreeSet::new(),
             changed: BTreeSet::new(),
             undo: Vec::new(),
@@ -66,6 +69,7 @@ impl<R: Row> Table<R> {
         match self.kept.take(key) {
             Some(row) => {
                 self.rows.insert(key.clone(), Some(row));
+                self.recalled = true;
             }
             None => {
                 self.wanted.insert(key.clone());
@@ -88,6 +92,12 @@ impl<R: Row> Table<R> {
     /// Whether a row was asked for that is not loaded yet.
     pub fn is_wanting(&self) -> bool {
         !self.wanted.is_empty()
+    }
+
+    /// Whether a row that was asked for since the last call was still in memory: it may lead to further
+    /// ones, as one that was loaded.
+    pub fn take_recalled(&mut self) -> bool {
+        std::mem::take(&mut self.recalled)
     }
 
     /// The keys still to be loaded.
@@ -191,6 +201,8 @@ pub trait Tables: Default + Send + Sync + 'static {
     fn settle(&mut self);
     /// Whether a row was asked for that is not loaded yet.
     fn any_wanted(&self) -> bool;
+    /// Whether a row that was asked for since the last call was still in memory.
+    fn take_recalled(&mut self) -> bool;
     /// Shows each table to the visitor, in the order declared.
     fn visit<V: Visitor>(
         &mut self,
@@ -244,6 +256,9 @@ macro_rules! tables {
             }
             fn any_wanted(&self) -> bool {
                 $( self.$field.is_wanting() )||+
+            }
+            fn take_recalled(&mut self) -> bool {
+                $( self.$field.take_recalled() )|+
             }
             async fn visit<V: $crate::Visitor>(&mut self, visitor: &mut V) -> Result<(), V::Error> {
                 $( visitor.table(&mut self.$field).await?; )+

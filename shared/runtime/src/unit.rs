@@ -20,7 +20,7 @@ use crate::envelope_columns;
 use crate::error::StoreError;
 use crate::event::{Envelope, Event, EventId, Position, Recorded, Version};
 use crate::failpoints::CommitPoint;
-use crate::kept::Left;
+use crate::kept::{Left, State};
 use crate::measure;
 use crate::outbox::{self, OutboxEvent};
 use crate::rows::{self, Fresh, Save};
@@ -96,8 +96,9 @@ pub(crate) struct Unit<'a, S: Service> {
     head: Position,
     /// The event there, if there is one.
     newest: Option<EventId>,
-    /// Whether no other process wrote since this one did.
-    undisturbed: bool,
+    /// Whether rows are left to the next unit: not where another process has just written, for it may do
+    /// so again.
+    keeps_rows: bool,
     checkpoint: i64,
     lanes_held: bool,
     attempts_left: bool,
@@ -153,7 +154,7 @@ impl<'a, S: Service> Unit<'a, S> {
         asked: Vec<Statement>,
     ) -> Result<(Self, Vec<Answered>), StoreError> {
         let (mut tables, known) = match core.kept_rows.take() {
-            Some(Left { tables, newest }) => (tables, Some(newest)),
+            Some(Left { tables, state }) => (tables, Some(state)),
             None => (S::Tables::default(), None),
         };
         want(messages.clone(), &mut tables);
@@ -176,9 +177,9 @@ impl<'a, S: Service> Unit<'a, S> {
         let (position, newest, checkpoint, lanes, attempts): (i64, String, i64, i64, i64) =
             answers.pop().unwrap_or_default().row()?;
         let newest = envelope_columns::parse_id_if_any(&newest)?;
-        let undisturbed = known.is_none_or(|known| known == newest);
-        if !undisturbed {
-            // Another process changed rows since.
+        let kept = known.is_none_or(|known| known == State { newest, checkpoint });
+        if !kept {
+            // Another process may have changed rows since.
             tables = S::Tables::default();
             want(messages, &mut tables);
         }
@@ -188,7 +189,7 @@ impl<'a, S: Service> Unit<'a, S> {
             began,
             head: Position(position),
             newest,
-            undisturbed,
+            keeps_rows: kept,
             checkpoint,
             lanes_held: lanes > 0,
             attempts_left: attempts > 0,
@@ -255,8 +256,9 @@ impl<'a, S: Service> Unit<'a, S> {
         messages: impl Iterator<Item = &'m Message<S>> + Clone,
     ) -> Result<(), StoreError> {
         loop {
+            self.tables.take_recalled();
             want(messages.clone(), &mut self.tables);
-            if !self.load().await? {
+            if !self.load_further().await? {
                 return Ok(());
             }
         }
@@ -270,10 +272,11 @@ impl<'a, S: Service> Unit<'a, S> {
         if_match: Option<&[Version]>,
     ) -> Result<Verdict<S::Refusal>, StoreError> {
         loop {
+            self.tables.take_recalled();
             if let Err(panic) = unwinding(|| S::concerns(message, &mut self.tables)) {
                 return Ok(Verdict::Failed(panic));
             }
-            if !self.load().await? {
+            if !self.load_further().await? {
                 break;
             }
         }
@@ -353,6 +356,12 @@ impl<'a, S: Service> Unit<'a, S> {
         unwinding(applying)?
     }
 
+    /// Loads the rows asked for; whether any came into hand that may lead to further ones.
+    async fn load_further(&mut self) -> Result<bool, StoreError> {
+        let recalled = self.tables.take_recalled();
+        Ok(self.load().await? || recalled)
+    }
+
     /// Loads the rows asked for; whether there were any.
     async fn load(&mut self) -> Result<bool, StoreError> {
         if !self.tables.any_wanted() {
@@ -391,7 +400,10 @@ impl<'a, S: Service> Unit<'a, S> {
         let evidence = Evidence::of(&outbox, &closing);
         let (events, head) = (outbox.len(), self.head.plus(outbox.len()));
         let (before, mut newest) = (self.newest, Vec::new());
-        let end = outbox.last().map(|event| event.envelope.id);
+        let left = State {
+            newest: outbox.last().map(|event| event.envelope.id).or(self.newest),
+            checkpoint: closing.checkpoint.as_ref().map_or(self.checkpoint, |next| next.sequence),
+        };
         let (core, began) = (self.core, self.began);
         let mut is_known = true;
         if outbox.is_empty() && self.timers.is_empty() && closing.is_empty() {
@@ -409,8 +421,8 @@ impl<'a, S: Service> Unit<'a, S> {
                 }
             }
         }
-        if is_known && self.undisturbed {
-            core.kept_rows.leave(self.tables, end.or(before));
+        if is_known && self.keeps_rows {
+            core.kept_rows.leave(self.tables, left);
         }
         let ended = core.clock.now();
         self.spans.into_iter().for_each(|span| span.end(ended));
@@ -426,8 +438,9 @@ impl<'a, S: Service> Unit<'a, S> {
     /// Ends without a trace: what was handled has no effects.
     pub(crate) async fn rollback(self) -> Result<(), StoreError> {
         self.turn.rollback().await?;
-        if self.drafts.is_empty() && self.undisturbed {
-            self.core.kept_rows.leave(self.tables, self.newest);
+        if self.drafts.is_empty() && self.keeps_rows {
+            let state = State { newest: self.newest, checkpoint: self.checkpoint };
+            self.core.kept_rows.leave(self.tables, state);
         }
         let ended = self.core.clock.now();
         self.spans.into_iter().for_each(|span| span.end(ended));

@@ -102,11 +102,11 @@ impl Server {
     }
 }
 
-/// What is notified in a channel.
+/// Numbers that are notified in a channel.
 #[derive(Debug)]
 pub(crate) struct Notifications {
-    /// The newest.
-    newest: watch::Receiver<String>,
+    /// The highest.
+    highest: watch::Receiver<i64>,
     /// Without it the session ends.
     session: Client,
     receiving: JoinHandle<()>,
@@ -115,13 +115,18 @@ pub(crate) struct Notifications {
 impl Server {
     /// Listens to a channel, in a session for nothing else.
     pub(crate) async fn listen(&self, channel: &'static str) -> Result<Notifications, Error> {
-        let (client, mut carrier) = Box::pin(self.config.connect(self.tls.clone())).await?;
-        let (heard, newest) = watch::channel(String::new());
+        let (session, mut carrier) = Box::pin(self.config.connect(self.tls.clone())).await?;
+        let (heard, highest) = watch::channel(0);
         let receiving = tokio::spawn(async move {
             loop {
                 match poll_fn(|context| carrier.poll_message(context)).await {
-                    Some(Ok(AsyncMessage::Notification(notification))) => {
-                        heard.send_replace(notification.payload().to_owned());
+                    Some(Ok(AsyncMessage::Notification(told))) => {
+                        let told: i64 = told.payload().parse().unwrap_or(0);
+                        heard.send_if_modified(|highest| {
+                            let is_news = told > *highest;
+                            *highest = told.max(*highest);
+                            is_news
+                        });
                     }
                     Some(Ok(_)) => {}
                     Some(Err(error)) => {
@@ -132,17 +137,17 @@ impl Server {
                 }
             }
         });
-        let notifications = Notifications { newest, session: client, receiving };
+        let notifications = Notifications { highest, session, receiving };
         notifications.session.batch_execute(&format!("listen {channel}")).await?;
         Ok(notifications)
     }
 }
 
 impl Notifications {
-    /// Waits for the next, and leaves out those that a newer one has overtaken.
-    pub(crate) async fn next(&mut self) -> Result<String, Error> {
-        self.newest.changed().await.map_err(|_| Error::Closed)?;
-        Ok(self.newest.borrow_and_update().clone())
+    /// Waits for a higher one.
+    pub(crate) async fn next(&mut self) -> Result<i64, Error> {
+        self.highest.changed().await.map_err(|_| Error::Closed)?;
+        Ok(*self.highest.borrow_and_update())
     }
 }
 
@@ -154,6 +159,8 @@ impl Drop for Notifications {
 
 impl Connection {
     pub(super) async fn run(&mut self, statements: Vec<Statement>) -> Result<Vec<Answered>, Error> {
+        // A statement that cannot be sent must hold back the commit behind it.
+        statements.iter().filter_map(|statement| statement.rows.as_deref()).try_for_each(check)?;
         let mut prepared = Vec::with_capacity(statements.len());
         for statement in &statements {
             prepared.push(match statement.kind {
@@ -260,6 +267,24 @@ fn unnested(place: usize, kinds: &[row::Kind]) -> String {
     let arrays = (place..).zip(kinds).map(|one| format!("{}[]", of(one))).collect::<Vec<_>>();
     let names: Vec<String> = (0..kinds.len()).map(|index| format!("r{index}")).collect();
     format!("unnest({}) as r ({})", arrays.join(", "), names.join(", "))
+}
+
+/// Each column is of one kind.
+fn check(rows: &dyn Rows) -> Result<(), Error> {
+    let kinds = rows.kinds();
+    let fits = |row| {
+        kinds.iter().enumerate().all(|(column, kind)| {
+            matches!(
+                (kind, rows.value(row, column)),
+                (row::Kind::Text, Some(Field::Text(_) | Field::Id(_)))
+                    | (row::Kind::Bigint, Some(Field::Bigint(_)))
+            )
+        })
+    };
+    if (0..rows.count()).all(fits) {
+        return Ok(());
+    }
+    Err(Error::bad_value("a column of rows to be written has values of two kinds"))
 }
 
 /// A column of the rows that come with a statement: an array.

@@ -11,6 +11,7 @@ use crate::house::{House, Kind, command, counter, hear_all, raise, relay_all, ri
 
 on_both!(
     what_is_rebuilt_is_what_was_there,
+    rows_in_memory_are_loaded_anew_after_they_were_rebuilt,
     events_that_are_not_relayed_yet_are_backlog_and_no_error,
     a_changed_missing_or_extra_row_is_found,
     a_changed_missing_or_extra_timer_is_found,
@@ -61,7 +62,7 @@ async fn what_is_rebuilt_is_what_was_there(house: House) {
         .await;
     let told = std::sync::Mutex::new(Vec::new());
     let progress = |done, all| told.lock().unwrap().push((done, all));
-    assert_eq!(fold::rebuild::<Leader>(&house.location, &progress).await.unwrap(), 6);
+    assert_eq!(fold::rebuild::<Leader>(&house.location, &house.clock, &progress).await.unwrap(), 6);
     assert_eq!(told.into_inner().unwrap().last(), Some(&(6, 6)));
     let after = [house.texts("leader", ROWS).await, house.texts("leader", TIMERS).await];
     assert_eq!(after, before);
@@ -71,6 +72,20 @@ async fn what_is_rebuilt_is_what_was_there(house: House) {
     assert_eq!(total[0].body, "7");
     house.hand.advance(Duration::from_mins(1));
     ring_all(&mut filled.leader).await;
+    house.proven().await;
+}
+
+async fn rows_in_memory_are_loaded_anew_after_they_were_rebuilt(house: House) {
+    let filled = filled(&house).await;
+    let counter = filled.counters[0];
+    house.execute("leader", "update counters set total = total + 100").await;
+    // A process that has the wrong row in memory.
+    let mut leader = house.leader().await;
+    let wrong = command(&mut leader, [raise(counter, 1)]).await;
+    assert_eq!(wrong[0].body, "104");
+    fold::rebuild::<Leader>(&house.location, &house.clock, &|_, _| {}).await.unwrap();
+    let right = command(&mut leader, [raise(counter, 1)]).await;
+    assert_eq!(right[0].body, "5");
     house.proven().await;
 }
 
