@@ -46,9 +46,9 @@ pub(crate) fn query(text: &'static str) -> Statement {
     Statement { text: Cow::Borrowed(text), values: Vec::new(), rows: None, kind: Kind::Prepared }
 }
 
-/// A statement over rows that come with it: in its text a table `rows` with columns `c0`, `c1` and so on.
-/// They go to SQLite as one JSON list, which it takes apart, and to Postgres as an array for each column,
-/// which costs that half as much.
+/// A statement over rows that come with it, of which there is at least one: in its text a table `rows`
+/// with columns `c0`, `c1` and so on. They go to SQLite as one JSON list, which it takes apart, and to
+/// Postgres as an array for each column, which costs that half as much.
 pub(crate) fn over(rows: Arc<dyn Rows>, text: &'static str) -> Statement {
     Statement { rows: Some(rows), ..query(text) }
 }
