@@ -61,6 +61,10 @@ pub(crate) trait Rows: fmt::Debug + Send + Sync {
     fn kinds(&self) -> Cow<'static, [row::Kind]>;
     /// The value of a row in a column, both counted from 0; nothing if there is none.
     fn value(&self, row: usize, column: usize) -> Option<Field<'_>>;
+    /// Whether every row holds what [`Rows::kinds`] says; to be asked of those whose types do not say so.
+    fn fit(&self) -> bool {
+        true
+    }
 }
 
 /// A value where it is.
@@ -95,6 +99,11 @@ impl Rows for Vec<Vec<Cell>> {
 
     fn value(&self, row: usize, column: usize) -> Option<Field<'_>> {
         self.get(row)?.get(column).map(Field::from)
+    }
+
+    fn fit(&self) -> bool {
+        let kinds = self.kinds();
+        self.iter().all(|row| row.iter().map(Cell::kind).eq(kinds.iter().copied()))
     }
 }
 

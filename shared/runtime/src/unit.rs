@@ -381,7 +381,7 @@ impl<'a, S: Service> Unit<'a, S> {
         let mut writes = Writes::default();
         let mut changed = Vec::new();
         if !outbox.is_empty() {
-            outbox::insert(&mut writes, Arc::<Vec<OutboxEvent>>::clone(&outbox));
+            outbox::insert(&mut writes, Arc::clone(&outbox));
             let mut save = Save { writes: &mut writes, changed: Vec::new() };
             self.tables.visit(&mut save).await?;
             changed = save.changed;

@@ -160,7 +160,9 @@ impl Drop for Notifications {
 impl Connection {
     pub(super) async fn run(&mut self, statements: Vec<Statement>) -> Result<Vec<Answered>, Error> {
         // A statement that cannot be sent must hold back the commit behind it.
-        statements.iter().filter_map(|statement| statement.rows.as_deref()).try_for_each(check)?;
+        if !statements.iter().filter_map(|statement| statement.rows.as_deref()).all(Rows::fit) {
+            return Err(Error::bad_value("a column of rows to be written has values of two kinds"));
+        }
         let mut prepared = Vec::with_capacity(statements.len());
         for statement in &statements {
             prepared.push(match statement.kind {
@@ -267,24 +269,6 @@ fn unnested(place: usize, kinds: &[row::Kind]) -> String {
     let arrays = (place..).zip(kinds).map(|one| format!("{}[]", of(one))).collect::<Vec<_>>();
     let names: Vec<String> = (0..kinds.len()).map(|index| format!("r{index}")).collect();
     format!("unnest({}) as r ({})", arrays.join(", "), names.join(", "))
-}
-
-/// Each column is of one kind.
-fn check(rows: &dyn Rows) -> Result<(), Error> {
-    let kinds = rows.kinds();
-    let fits = |row| {
-        kinds.iter().enumerate().all(|(column, kind)| {
-            matches!(
-                (kind, rows.value(row, column)),
-                (row::Kind::Text, Some(Field::Text(_) | Field::Id(_)))
-                    | (row::Kind::Bigint, Some(Field::Bigint(_)))
-            )
-        })
-    };
-    if (0..rows.count()).all(fits) {
-        return Ok(());
-    }
-    Err(Error::bad_value("a column of rows to be written has values of two kinds"))
 }
 
 /// A column of the rows that come with a statement: an array.

@@ -85,6 +85,7 @@ impl<S: Service> Writer<S> {
             self.pass(end, &[]);
             self.save_if_late().await?;
         } else if self.careful > 0 {
+            // Rare, and large enough to make every step's future too large.
             Box::pin(self.events_with_care(&fresh, end)).await?;
         } else {
             self.events_at_once(&fresh, end).await?;
