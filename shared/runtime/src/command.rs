@@ -1,6 +1,6 @@
 //! A command on its way to a service's writer, and what comes back.
 
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
 use crate::event::Version;
@@ -69,4 +69,49 @@ pub type Outcome<S> = Result<Answer, CommandError<<S as Service>::Refusal>>;
 pub(crate) struct Job<S: Service> {
     pub(crate) request: Request<S>,
     pub(crate) reply: oneshot::Sender<Outcome<S>>,
+}
+
+/// The queue of commands, of which one may be in hand already.
+#[derive(Debug)]
+pub(crate) struct Queue<S: Service> {
+    receiver: mpsc::Receiver<Job<S>>,
+    in_hand: Option<Job<S>>,
+}
+
+impl<S: Service> Queue<S> {
+    pub(crate) fn new(receiver: mpsc::Receiver<Job<S>>) -> Self {
+        Self { receiver, in_hand: None }
+    }
+
+    /// Lets no more in.
+    pub(crate) fn close(&mut self) {
+        self.receiver.close();
+    }
+
+    /// Takes those that wait, at most so many.
+    pub(crate) fn take(&mut self, most: usize) -> Vec<Job<S>> {
+        let mut taken: Vec<Job<S>> = self.in_hand.take().into_iter().collect();
+        while taken.len() < most
+            && let Ok(job) = self.receiver.try_recv()
+        {
+            taken.push(job);
+        }
+        taken
+    }
+
+    /// Whether none waits.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.in_hand.is_none() && self.receiver.is_empty()
+    }
+
+    /// Returns when a command waits.
+    pub(crate) async fn arrived(&mut self) {
+        if self.in_hand.is_none() {
+            self.in_hand = self.receiver.recv().await;
+        }
+        if self.in_hand.is_none() {
+            // Nobody is left who could send one.
+            std::future::pending::<()>().await;
+        }
+    }
 }

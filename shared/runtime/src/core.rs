@@ -20,10 +20,10 @@ use crate::limits;
 use crate::migrate::{self, Migrations};
 use crate::newest::Newest;
 use crate::outbox::{self, OutboxEvent};
+use crate::sealed::{Committed, Evidence};
 use crate::service::Service;
 use crate::sql;
 use crate::trace::Tracer;
-use crate::unit::{Committed, Evidence};
 
 /// One service with its database, as its writer, relay and handle share it.
 #[derive(Debug)]

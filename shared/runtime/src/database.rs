@@ -227,7 +227,7 @@ impl Database {
         &self,
         point: CommitPoint,
         writes: Vec<Statement>,
-    ) -> Result<Vec<Answered>, StoreError> {
+    ) -> Result<Vec<Answered>, Error> {
         let place = Place::of(self.owner, point);
         place.reach(Moment::Turn).await?;
         place.reach(Moment::Before).await?;

@@ -16,6 +16,10 @@ pub enum StoreError {
     /// A commit was sent and its outcome could not be learned in time.
     #[error("it is not known whether the commit took place")]
     UnknownOutcome,
+    /// Another process was faster: what was decided ahead of its turn was not committed, and is to be
+    /// decided anew.
+    #[error("another process was faster")]
+    Overtaken,
     /// A stored row is not one of its table's type.
     #[error(transparent)]
     BadRow(#[from] BadCell),
@@ -100,7 +104,11 @@ pub enum Divergence {
 
 impl From<Error> for StoreError {
     fn from(error: Error) -> Self {
-        if error.is_about_data() { Self::Data(error) } else { Self::Unavailable(error) }
+        match error {
+            Error::Overtaken => Self::Overtaken,
+            data if data.is_about_data() => Self::Data(data),
+            other => Self::Unavailable(other),
+        }
     }
 }
 

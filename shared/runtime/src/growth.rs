@@ -49,6 +49,11 @@ impl Growth {
         self.hinted.swap(false, Ordering::AcqRel)
     }
 
+    /// Whether there was one, which is still to be taken.
+    pub(crate) fn is_hinted(&self) -> bool {
+        self.hinted.load(Ordering::Acquire)
+    }
+
     /// Returns when there is a hint.
     pub(crate) async fn arrived(&self) {
         self.wake.notified().await;

@@ -54,6 +54,7 @@ mod row;
 mod rows;
 mod runs;
 mod runtime;
+mod sealed;
 mod service;
 mod sql;
 mod steps;

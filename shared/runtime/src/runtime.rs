@@ -13,7 +13,7 @@ use tokio_util::task::TaskTracker;
 use tracing::error;
 
 use crate::clock::{Clock, Ids};
-use crate::command::Job;
+use crate::command::{Job, Queue};
 use crate::core::Core;
 use crate::database::{Database, Dialect, FolderLock, Location, OpenError};
 use crate::error::StoreError;
@@ -29,7 +29,7 @@ use crate::roles::{self, Role};
 use crate::service::Service;
 use crate::trace::Tracer;
 
-use loops::{Queue, Writing, relay, watch};
+use loops::{Writing, relay, watch};
 
 mod loops;
 

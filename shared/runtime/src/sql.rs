@@ -37,6 +37,8 @@ pub(crate) struct Statement {
 enum Kind {
     /// Prepared once for each connection.
     Prepared,
+    /// The same; unless its only value is 1, it is refused.
+    Expectation,
     /// One or several, sent as they are; they take no values and give no rows.
     Plain,
 }
@@ -44,6 +46,12 @@ enum Kind {
 /// A statement that is carried out often.
 pub(crate) fn query(text: &'static str) -> Statement {
     Statement { text: Cow::Borrowed(text), values: Vec::new(), rows: None, kind: Kind::Prepared }
+}
+
+/// A statement whose one value is `1 / x`: where x is 0 instead of 1, everything behind it is refused as
+/// [`Error::Overtaken`]. To Postgres that is an error, to SQLite a null.
+pub(crate) fn expect(text: &'static str) -> Statement {
+    Statement { kind: Kind::Expectation, ..query(text) }
 }
 
 /// A statement over rows that come with it, of which there is at least one: in its text a table `rows`
@@ -397,6 +405,9 @@ pub enum Error {
     /// Its connections are closed.
     #[error("the database is closed")]
     Closed,
+    /// What a statement was sent ahead for is not so any more.
+    #[error("another process was faster")]
+    Overtaken,
     /// There is no row where there is always one.
     #[error("there is no row where one is expected")]
     NoRow,
@@ -459,6 +470,7 @@ impl Error {
             | Self::Address(_)
             | Self::NoneFree
             | Self::Closed
+            | Self::Overtaken
             | Self::NoRow
             | Self::NoValue { .. } => false,
         }

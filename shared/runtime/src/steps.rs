@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 use crate::clock::{Clock, Ids};
-use crate::command::Job;
+use crate::command::Queue;
 use crate::core::Core;
 use crate::database::{Location, OpenError};
 use crate::error::StoreError;
@@ -27,7 +27,7 @@ pub struct Steps<S: Service> {
     pub writer: Writer<S>,
     /// Its relay.
     pub relay: Relay<S>,
-    jobs: mpsc::Receiver<Job<S>>,
+    jobs: Queue<S>,
     core: Arc<Core<S>>,
 }
 
@@ -50,23 +50,15 @@ impl<S: Service> Steps<S> {
             handle: Handle::new(Arc::clone(&core), queue),
             writer: Writer::new(Arc::clone(&core)),
             relay: Relay::new(Arc::clone(&core)),
-            jobs,
+            jobs: Queue::new(jobs),
             core,
         })
     }
 
-    /// Carries out the commands that wait, at most `limit`, as one unit.
+    /// Carries out the commands that wait, at most `limit` in each unit. While one is being committed the
+    /// next is decided.
     pub async fn step_commands(&mut self, limit: usize) -> Result<Step, StoreError> {
-        let mut waiting = Vec::new();
-        while waiting.len() < limit
-            && let Ok(job) = self.jobs.try_recv()
-        {
-            waiting.push(job);
-        }
-        if waiting.is_empty() {
-            return Ok(Step::Idle);
-        }
-        self.writer.step_commands(waiting).await
+        self.writer.step_commands(&mut self.jobs, limit, || false).await
     }
 
     /// Closes its connections.

@@ -3,10 +3,9 @@
 
 use std::any::Any as Payload;
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Duration;
 
 use uuid::Uuid;
 
@@ -16,16 +15,15 @@ use crate::clock::Timestamp;
 use crate::core::Core;
 use crate::database::Turn;
 use crate::dead_letters::{self, Parked};
-use crate::envelope_columns;
 use crate::error::StoreError;
 use crate::event::{Envelope, Event, EventId, Position, Recorded, Version};
 use crate::failpoints::CommitPoint;
 use crate::kept::{Left, State};
-use crate::measure;
 use crate::outbox::{self, OutboxEvent};
 use crate::rows::{self, Fresh, Save};
+use crate::sealed::{Committed, Evidence, Sealed};
 use crate::service::{Answer, Context, Message, Service, TimerChange};
-use crate::sql::{self, Answered, Statement};
+use crate::sql::{Answered, Statement};
 use crate::tables::Tables;
 use crate::timers::{self, StoredTimer};
 use crate::trace::{Span, SpanKind};
@@ -58,6 +56,9 @@ pub(crate) enum Verdict<R> {
     Stale(Version),
     /// The service failed on it. The unit is as if it had not been there.
     Failed(String),
+    /// It concerns rows that are not in memory, and they cannot be read before the unit before this one is
+    /// committed. The unit is as if it had not been there.
+    Waits,
 }
 
 /// What a unit writes beside events, rows and timers.
@@ -86,28 +87,53 @@ impl Closing {
             && self.stopped_lanes.is_empty()
             && self.settled_attempts.is_empty()
     }
+
+    /// Whether it changes dead letters or attempts.
+    fn is_of_dead_letters(&self) -> bool {
+        !(self.parked.is_empty()
+            && self.revived.is_empty()
+            && self.stopped_lanes.is_empty()
+            && self.settled_attempts.is_empty())
+    }
 }
 
-/// A unit of work that has its turn.
+impl Hold {
+    fn into_turn(self) -> Option<Turn> {
+        match self {
+            Self::Turn(turn) => Some(turn),
+            Self::Ahead | Self::Behind => None,
+        }
+    }
+}
+
+/// A unit of work.
 pub(crate) struct Unit<'a, S: Service> {
     core: &'a Core<S>,
-    turn: Turn,
+    point: CommitPoint,
+    hold: Hold,
     began: Timestamp,
-    head: Position,
-    /// The event there, if there is one.
-    newest: Option<EventId>,
+    /// What it found, or expects to find.
+    state: State,
     /// Whether rows are left to the next unit: not where another process has just written, for it may do
     /// so again.
     keeps_rows: bool,
-    checkpoint: i64,
-    lanes_held: bool,
-    attempts_left: bool,
     tables: S::Tables,
     drafts: Vec<Draft>,
     timers: BTreeMap<String, Option<StoredTimer>>,
     /// One for each message handled so far. They end with the unit; without its commit they were
     /// for nothing, and are told so.
     spans: Vec<Span>,
+}
+
+/// What a unit has of its owner's turn.
+enum Hold {
+    /// The turn: nobody else writes.
+    Turn(Turn),
+    /// Nothing yet: it takes the turn when it must read, or together with all that it writes. Either is
+    /// refused if the state is not the expected one by then.
+    Ahead,
+    /// Nothing, and it cannot read: the unit before it is still being committed.
+    Behind,
 }
 
 /// An event that waits for its place in the outbox and in its stream.
@@ -158,48 +184,72 @@ impl<'a, S: Service> Unit<'a, S> {
             None => (S::Tables::default(), None),
         };
         want(messages.clone(), &mut tables);
-        let mut statements = vec![sql::query(
-            "select coalesce((select position from outbox order by position desc limit 1), 0), \
-             coalesce((select id from outbox order by position desc limit 1), ''), \
-             coalesce((select sequence from checkpoints order by sequence desc limit 1), 0), \
-             (select count(*) from (select 1 from dead_letters \
-             where status in ('parked', 'waiting', 'retrying') limit 1) as held), \
-             (select count(*) from (select 1 from attempts limit 1) as counted)",
-        )];
+        let mut statements = vec![State::query()];
         let loads = rows::loads(&mut tables).await?;
         let (first_load, first_asked) = (statements.len(), statements.len() + loads.len());
         statements.extend(loads);
         statements.extend(asked);
         let (turn, mut answers) = core.database.take_turn_and(point, statements).await?;
-        let began = core.clock.now();
         let asked = answers.split_off(first_asked);
         rows::loaded(&mut tables, answers.split_off(first_load)).await?;
-        let (position, newest, checkpoint, lanes, attempts): (i64, String, i64, i64, i64) =
-            answers.pop().unwrap_or_default().row()?;
-        let newest = envelope_columns::parse_id_if_any(&newest)?;
-        let kept = known.is_none_or(|known| known == State { newest, checkpoint });
+        let state = State::read(answers.pop().unwrap_or_default())?;
+        let kept = known.is_none_or(|known| known.has_rows_of(&state));
         if !kept {
             // Another process may have changed rows since.
             tables = S::Tables::default();
             want(messages, &mut tables);
         }
-        let mut unit = Self {
+        let left = Left { tables, state };
+        let mut unit = Self { keeps_rows: kept, ..Self::new(core, point, Hold::Turn(turn), left) };
+        unit.load().await?;
+        Ok((unit, asked))
+    }
+
+    /// Begins a unit without its turn, where all rows that these messages concern are in memory.
+    pub(crate) fn ahead<'m>(
+        core: &'a Core<S>,
+        point: CommitPoint,
+        messages: impl Iterator<Item = &'m Message<S>>,
+    ) -> Option<Self> {
+        let mut left = core.kept_rows.take()?;
+        if left.state.is_calm() {
+            want(messages, &mut left.tables);
+            if !left.tables.any_wanted() {
+                return Some(Self::new(core, point, Hold::Ahead, left));
+            }
+        }
+        core.kept_rows.leave(left.tables, left.state);
+        None
+    }
+
+    /// Begins the unit after one that is still being committed, on the rows that that one leaves. It can
+    /// read nothing before it is told [`Unit::is_next`].
+    pub(crate) fn behind(core: &'a Core<S>, point: CommitPoint) -> Option<Self> {
+        let unit = Self::ahead(core, point, std::iter::empty())?;
+        Some(Self { hold: Hold::Behind, ..unit })
+    }
+
+    /// The unit before it is committed.
+    pub(crate) fn is_next(&mut self) {
+        if matches!(self.hold, Hold::Behind) {
+            self.hold = Hold::Ahead;
+        }
+    }
+
+    fn new(core: &'a Core<S>, point: CommitPoint, hold: Hold, left: Left<S>) -> Self {
+        let Left { tables, state } = left;
+        Self {
             core,
-            turn,
-            began,
-            head: Position(position),
-            newest,
-            keeps_rows: kept,
-            checkpoint,
-            lanes_held: lanes > 0,
-            attempts_left: attempts > 0,
+            point,
+            hold,
+            began: core.clock.now(),
+            state,
+            keeps_rows: true,
             tables,
             drafts: Vec::new(),
             timers: BTreeMap::new(),
             spans: Vec::new(),
-        };
-        unit.load().await?;
-        Ok((unit, asked))
+        }
     }
 
     /// Begins to tell of the message that is handled next.
@@ -219,24 +269,21 @@ impl<'a, S: Service> Unit<'a, S> {
         self.spans.last_mut()
     }
 
-    /// The newest checkpoint's sequence.
-    pub(crate) fn checkpoint(&self) -> i64 {
-        self.checkpoint
+    /// What it found, or expects to find.
+    pub(crate) fn state(&self) -> &State {
+        &self.state
     }
 
-    /// Whether any lane is held back.
-    pub(crate) fn lanes_held(&self) -> bool {
-        self.lanes_held
-    }
-
-    /// Whether attempts are counted of any message, by this run or by one that ended meanwhile.
-    pub(crate) fn attempts_left(&self) -> bool {
-        self.attempts_left
-    }
-
-    /// The connection, for what belongs to this unit alone.
-    pub(crate) fn turn(&mut self) -> &mut Turn {
-        &mut self.turn
+    /// The connection, for what belongs to this unit alone. Takes the turn, if it has none yet.
+    pub(crate) async fn turn(&mut self) -> Result<&mut Turn, StoreError> {
+        if matches!(self.hold, Hold::Ahead) {
+            let turn = self.state.take_turn(&self.core.database, self.point).await?;
+            self.hold = Hold::Turn(turn);
+        }
+        match &mut self.hold {
+            Hold::Turn(turn) => Ok(turn),
+            Hold::Ahead | Hold::Behind => Err(StoreError::Overtaken),
+        }
     }
 
     /// Whether a message of this unit set or cleared the timer.
@@ -276,12 +323,15 @@ impl<'a, S: Service> Unit<'a, S> {
             if let Err(panic) = unwinding(|| S::concerns(message, &mut self.tables)) {
                 return Ok(Verdict::Failed(panic));
             }
+            if self.must_wait() {
+                return Ok(self.wait());
+            }
             if !self.load_further().await? {
                 break;
             }
         }
         let fresh_id = self.core.ids.next();
-        let position = self.head.plus(self.drafts.len()).next();
+        let position = self.state.head.plus(self.drafts.len()).next();
         let (core, now) = (self.core, self.began);
         let context = Context { now, fresh_id, position, settings: &core.settings };
         if let (Message::Command(command), Some(seen)) = (message, if_match) {
@@ -305,6 +355,9 @@ impl<'a, S: Service> Unit<'a, S> {
         if self.tables.any_wanted() {
             // Or each command that creates something would ask for a row that cannot be there.
             let Ok(()) = self.tables.visit(&mut Fresh(fresh_id.to_string())).await;
+        }
+        if self.must_wait() {
+            return Ok(self.wait());
         }
         self.load().await?;
         match self.apply(message, &events, cause, &context) {
@@ -367,12 +420,30 @@ impl<'a, S: Service> Unit<'a, S> {
         if !self.tables.any_wanted() {
             return Ok(false);
         }
-        rows::load(&mut self.tables, &mut self.turn).await?;
+        let statements = rows::loads(&mut self.tables).await?;
+        let answers = self.turn().await?.run(statements).await?;
+        rows::loaded(&mut self.tables, answers).await?;
         Ok(true)
     }
 
+    /// The message is tried again later, and told of then.
+    fn wait(&mut self) -> Verdict<S::Refusal> {
+        drop(self.spans.pop());
+        Verdict::Waits
+    }
+
+    /// Whether rows are missing that cannot be loaded yet.
+    fn must_wait(&self) -> bool {
+        matches!(self.hold, Hold::Behind) && self.tables.any_wanted()
+    }
+
     /// Writes everything and commits. What it committed is known when this returns.
-    pub(crate) async fn commit(mut self, closing: Closing) -> Result<Committed, StoreError> {
+    pub(crate) async fn commit(self, closing: Closing) -> Result<Committed, StoreError> {
+        self.seal(closing).await?.commit().await
+    }
+
+    /// Puts everything together that is to be written. From here on the next unit can be decided.
+    pub(crate) async fn seal(mut self, closing: Closing) -> Result<Sealed<'a, S>, StoreError> {
         let mut written = BTreeMap::new();
         for draft in &self.drafts {
             *written.entry(draft.kind).or_default() += 1;
@@ -387,60 +458,61 @@ impl<'a, S: Service> Unit<'a, S> {
             changed = save.changed;
         }
         let next_due = self.timers.values().flatten().map(|timer| timer.due_at).min();
-        if self.attempts_left {
-            timers::settle_attempts(&mut self.turn, &self.timers).await?;
+        let now = self.began;
+        if self.state.attempts_left && !self.timers.is_empty() {
+            let timers = std::mem::take(&mut self.timers);
+            timers::settle_attempts(self.turn().await?, &timers).await?;
+            self.timers = timers;
         }
         timers::change(&mut writes, &self.timers);
-        let now = self.began;
         answers::store(&mut writes, &closing.answers, now)?;
-        dead_letters::close(&mut self.turn, &closing, now).await?;
+        if closing.is_of_dead_letters() {
+            dead_letters::close(self.turn().await?, &closing, now).await?;
+        }
         if let Some(next) = &closing.checkpoint {
             checkpoint::insert(&mut writes, next, now)?;
         }
+        let is_empty = outbox.is_empty() && self.timers.is_empty() && closing.is_empty();
         let evidence = Evidence::of(&outbox, &closing);
-        let (events, head) = (outbox.len(), self.head.plus(outbox.len()));
-        let (before, mut newest) = (self.newest, Vec::new());
         let left = State {
-            newest: outbox.last().map(|event| event.envelope.id).or(self.newest),
-            checkpoint: closing.checkpoint.as_ref().map_or(self.checkpoint, |next| next.sequence),
+            head: self.state.head.plus(outbox.len()),
+            newest: outbox.last().map(|event| event.envelope.id).or(self.state.newest),
+            checkpoint: closing.checkpoint.as_ref().map_or(self.state.checkpoint, |it| it.sequence),
+            lanes_held: self.state.lanes_held || !closing.parked.is_empty(),
+            attempts_left: self.state.attempts_left,
         };
-        let (core, began) = (self.core, self.began);
-        let mut is_known = true;
-        if outbox.is_empty() && self.timers.is_empty() && closing.is_empty() {
-            self.turn.rollback().await?;
-        } else {
-            let sent = core.clock.now();
-            let answered = self.turn.commit(writes.into_statements()).await;
-            measure::committed(S::NAME, core.clock.now().since(sent));
-            match answered {
-                // What goes into the outbox goes first.
-                Ok(answers) => newest = outbox::inserted(outbox, answers.into_iter().next()),
-                Err(lost) => {
-                    core.find_out(&evidence, lost).await?;
-                    is_known = false;
-                }
-            }
+        if self.keeps_rows {
+            self.core.kept_rows.leave(self.tables, left);
         }
-        if is_known && self.keeps_rows {
-            core.kept_rows.leave(self.tables, left);
-        }
-        let ended = core.clock.now();
-        self.spans.into_iter().for_each(|span| span.end(ended));
-        let turn_held = ended.since(began);
-        Ok(Committed { events, newest, before, head, changed, next_due, turn_held, written })
+        Ok(Sealed {
+            core: self.core,
+            point: self.point,
+            turn: self.hold.into_turn(),
+            began: self.began,
+            before: self.state,
+            outbox,
+            writes: (!is_empty).then_some(writes),
+            evidence,
+            changed,
+            next_due,
+            written,
+            spans: self.spans,
+        })
     }
 
-    /// Gives up, but goes on holding the turn.
-    pub(crate) fn into_turn(self) -> Turn {
-        self.turn
+    /// Gives up, but goes on holding the turn, which it must have.
+    pub(crate) fn into_turn(self) -> Result<Turn, StoreError> {
+        self.hold.into_turn().ok_or(StoreError::Overtaken)
     }
 
-    /// Ends without a trace: what was handled has no effects.
-    pub(crate) async fn rollback(self) -> Result<(), StoreError> {
-        self.turn.rollback().await?;
+    /// Ends without a trace: what was handled has no effects, which must hold under the turn.
+    pub(crate) async fn rollback(mut self) -> Result<(), StoreError> {
+        self.turn().await?;
+        if let Some(turn) = self.hold.into_turn() {
+            turn.rollback().await?;
+        }
         if self.drafts.is_empty() && self.keeps_rows {
-            let state = State { newest: self.newest, checkpoint: self.checkpoint };
-            self.core.kept_rows.leave(self.tables, state);
+            self.core.kept_rows.leave(self.tables, self.state);
         }
         let ended = self.core.clock.now();
         self.spans.into_iter().for_each(|span| span.end(ended));
@@ -457,13 +529,17 @@ impl<'a, S: Service> Unit<'a, S> {
         let by_stream = drafts
             .iter()
             .filter(|draft| draft.order.is_none() && draft.cause.correlation.is_none());
-        let by_stream = by_stream.map(|draft| draft.stream.as_str()).collect();
-        let firsts = outbox::first_events(&mut self.turn, &by_stream).await?;
+        let by_stream: BTreeSet<&str> = by_stream.map(|draft| draft.stream.as_str()).collect();
+        let firsts = if by_stream.is_empty() {
+            HashMap::new()
+        } else {
+            outbox::first_events(self.turn().await?, &by_stream).await?
+        };
         let mut streams = HashMap::<String, Growing>::new();
         let mut events = Vec::with_capacity(drafts.len());
         let mut correlations = HashMap::with_capacity(drafts.len());
         let mut told = None;
-        for (draft, position) in drafts.into_iter().zip(self.head.0 + 1..) {
+        for (draft, position) in drafts.into_iter().zip(self.state.head.0 + 1..) {
             let id = draft.id.to_string();
             let stream = match streams.get_mut(&draft.stream) {
                 Some(known) => known,
@@ -549,52 +625,6 @@ impl Following {
             span: None,
         });
         Ok(())
-    }
-}
-
-/// What a unit left behind.
-#[derive(Debug)]
-pub(crate) struct Committed {
-    /// How many events it wrote.
-    pub(crate) events: usize,
-    /// Those events, unless it is not known with which versions they were written.
-    pub(crate) newest: Vec<OutboxEvent>,
-    /// The event before them, if there is one.
-    pub(crate) before: Option<EventId>,
-    /// Where the outbox ends now.
-    pub(crate) head: Position,
-    /// The rows it changed, each as `table/key`.
-    pub(crate) changed: Vec<String>,
-    /// The earliest timer it set.
-    pub(crate) next_due: Option<Timestamp>,
-    /// How long it held the turn.
-    pub(crate) turn_held: Duration,
-    /// How many events it wrote of each type.
-    pub(crate) written: BTreeMap<&'static str, u64>,
-}
-
-/// What shows that a unit was committed, looked for when the answer to its commit is lost.
-#[derive(Debug)]
-pub(crate) enum Evidence {
-    /// Its first event.
-    Event(Position, EventId),
-    /// The checkpoint it made.
-    Checkpoint(Checkpoint),
-    /// An answer it stored.
-    Answer(String),
-    /// Nothing: doing it again is harmless.
-    None,
-}
-
-impl Evidence {
-    fn of(outbox: &[OutboxEvent], closing: &Closing) -> Self {
-        if let Some(first) = outbox.first() {
-            return Self::Event(first.position, first.envelope.id);
-        }
-        if let Some(checkpoint) = &closing.checkpoint {
-            return Self::Checkpoint(checkpoint.clone());
-        }
-        closing.answers.first().map_or(Self::None, |stored| Self::Answer(stored.key.clone()))
     }
 }
 

@@ -25,8 +25,8 @@ use crate::failpoints::CommitPoint;
 use crate::limits;
 use crate::measure;
 use crate::runs;
+use crate::sealed::Committed;
 use crate::service::Service;
-use crate::unit::Committed;
 
 use self::events::Consumer;
 

@@ -3,16 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::clock::Timestamp;
-use crate::command::Job;
+use crate::command::Queue;
 use crate::core::Core;
 use crate::database::in_time;
 use crate::error::StoreError;
 use crate::event_store::EventStore;
+use crate::growth::Growth;
 use crate::health::Health;
 use crate::limits;
 use crate::measure;
@@ -62,7 +62,7 @@ impl<S: Service> Writing<S> {
             let told = !gathering && growth.take() && !writer.has_read_all_known();
             let news = told || look || writer.is_behind();
             let look = Look { everywhere: look, timers: !gathering, news };
-            let did = self.round(&mut writer, &mut jobs, look).await;
+            let did = self.round(&mut writer, &mut jobs, &growth, look).await;
             retries = false;
             match did {
                 Ok(Step::Did(messages)) => {
@@ -106,14 +106,16 @@ impl<S: Service> Writing<S> {
         &self,
         writer: &mut Writer<S>,
         jobs: &mut Queue<S>,
+        growth: &Growth,
         look: Look,
     ) -> Result<Step, StoreError> {
         let mut round = Round::default();
-        let waiting = jobs.take(limits::UNIT_WHILE_COMMANDS_WAIT.min(self.core.batch));
+        let others_wait = || look.news || growth.is_hinted() || self.stopping.is_cancelled();
         // Where commands came just now, the next ones will not be long.
-        let commands_wait = !waiting.is_empty();
+        let commands_wait = !jobs.is_empty();
         if commands_wait {
-            round.heed(in_time(limits::STEP, writer.step_commands(waiting)).await)?;
+            let step = writer.step_commands(jobs, self.command_unit(), others_wait);
+            round.heed(in_time(limits::STEP, Box::pin(step)).await)?;
         }
         let size = writer.unit_size(commands_wait || !jobs.is_empty());
         let due = || writer.next_due().is_some_and(|due| due <= self.core.clock.now());
@@ -153,25 +155,14 @@ impl<S: Service> Writing<S> {
             () = tokio::time::sleep(pause) => {}
             () = jobs.arrived() => {}
         }
-        let waiting = jobs.take(limits::UNIT_WHILE_COMMANDS_WAIT.min(self.core.batch));
-        if !waiting.is_empty()
-            && let Err(trouble) = in_time(limits::STEP, writer.step_commands(waiting)).await
-        {
-            self.note(&trouble);
-        }
+        self.commands_alone(writer, jobs).await;
     }
 
     /// Carries out what is still in the queue, then saves how far was read.
     async fn drain(&self, writer: &mut Writer<S>, jobs: &mut Queue<S>, run: &str) {
-        jobs.receiver.close();
-        loop {
-            let waiting = jobs.take(self.core.batch);
-            if waiting.is_empty() {
-                break;
-            }
-            if let Err(trouble) = in_time(limits::STEP, writer.step_commands(waiting)).await {
-                self.note(&trouble);
-            }
+        jobs.close();
+        while !jobs.is_empty() {
+            self.commands_alone(writer, jobs).await;
         }
         match in_time(limits::STEP, writer.stop(run)).await {
             Ok(()) => info!(name = self.name, "stopped"),
@@ -179,6 +170,19 @@ impl<S: Service> Writing<S> {
                 warn!(name = self.name, %trouble, "stopped without saving how far it was");
             }
         }
+    }
+
+    /// One unit of the commands that wait, if any do.
+    async fn commands_alone(&self, writer: &mut Writer<S>, jobs: &mut Queue<S>) {
+        let step = writer.step_commands(jobs, self.command_unit(), || true);
+        if let Err(trouble) = in_time(limits::STEP, Box::pin(step)).await {
+            self.note(&trouble);
+        }
+    }
+
+    /// How many commands a unit takes.
+    fn command_unit(&self) -> usize {
+        limits::UNIT_WHILE_COMMANDS_WAIT.min(self.core.batch)
     }
 
     fn note(&self, trouble: &StoreError) {
@@ -220,45 +224,6 @@ impl Round {
             }
         }
         Ok(())
-    }
-}
-
-/// The queue of commands, of which one may be in hand already.
-#[derive(Debug)]
-pub(super) struct Queue<S: Service> {
-    receiver: mpsc::Receiver<Job<S>>,
-    in_hand: Option<Job<S>>,
-}
-
-impl<S: Service> Queue<S> {
-    pub(super) fn new(receiver: mpsc::Receiver<Job<S>>) -> Self {
-        Self { receiver, in_hand: None }
-    }
-
-    /// Takes those that wait, at most so many.
-    fn take(&mut self, most: usize) -> Vec<Job<S>> {
-        let mut taken: Vec<Job<S>> = self.in_hand.take().into_iter().collect();
-        while taken.len() < most
-            && let Ok(job) = self.receiver.try_recv()
-        {
-            taken.push(job);
-        }
-        taken
-    }
-
-    fn is_empty(&self) -> bool {
-        self.in_hand.is_none() && self.receiver.is_empty()
-    }
-
-    /// Returns when a command waits.
-    async fn arrived(&mut self) {
-        if self.in_hand.is_none() {
-            self.in_hand = self.receiver.recv().await;
-        }
-        if self.in_hand.is_none() {
-            // Nobody is left who could send one.
-            std::future::pending::<()>().await;
-        }
     }
 }
 

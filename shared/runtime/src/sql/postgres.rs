@@ -20,6 +20,7 @@ use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_postgres::config::SslMode;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{self, IsNull, ToSql, Type, to_sql_checked};
 use tokio_postgres::{AsyncMessage, Client, Config};
 use tokio_postgres_rustls::MakeRustlsConnect;
@@ -167,7 +168,7 @@ impl Connection {
         for statement in &statements {
             prepared.push(match statement.kind {
                 Kind::Plain => None,
-                Kind::Prepared => Some(self.prepare(statement).await?),
+                Kind::Prepared | Kind::Expectation => Some(self.prepare(statement).await?),
             });
         }
         let client = self.client.as_ref().ok_or(Error::Closed)?;
@@ -225,12 +226,20 @@ async fn ask(
     });
     let columns = columns.iter().map(|column| column as &(dyn ToSql + Sync));
     let values: Vec<&(dyn ToSql + Sync)> = values.chain(columns).collect();
-    let mut answer = pin!(client.query_raw(prepared, values).await?);
-    let mut rows = Vec::new();
-    while let Some(row) = answer.try_next().await? {
-        rows.push(Row::Postgres(row));
-    }
-    Ok(Answered { rows, changed: answer.rows_affected().unwrap_or(0) })
+    let asking = async {
+        let mut answer = pin!(client.query_raw(prepared, values).await?);
+        let mut rows = Vec::new();
+        while let Some(row) = answer.try_next().await? {
+            rows.push(Row::Postgres(row));
+        }
+        Ok(Answered { rows, changed: answer.rows_affected().unwrap_or(0) })
+    };
+    asking.await.map_err(|error: tokio_postgres::Error| match error.code() {
+        Some(&SqlState::DIVISION_BY_ZERO) if statement.kind == Kind::Expectation => {
+            Error::Overtaken
+        }
+        _ => error.into(),
+    })
 }
 
 /// Waits for all of them, each polled for the first time after those before it: what they send goes in

@@ -1,45 +1,170 @@
-//! Commands: carried out as one unit, answered after its commit.
+//! Commands: carried out as units, each answered after its commit. While one unit is being committed the
+//! next is decided, on the rows that the first leaves.
 
+use std::collections::HashMap;
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 
+use tokio::sync::oneshot;
 use tracing::{error, warn};
 
 use super::{Step, Writer, spans};
 use crate::answers::{self, StoredAnswer};
-use crate::command::{CommandError, Job, Outcome, Request, RequestKey};
+use crate::command::{CommandError, Job, Outcome, Queue, Request, RequestKey};
+use crate::core::Core;
 use crate::error::StoreError;
 use crate::event::Version;
 use crate::failpoints::CommitPoint;
+use crate::limits;
+use crate::sealed::{Committed, Sealed};
 use crate::service::{Message, Service};
 use crate::unit::{Cause, Closing, Unit, Verdict};
 
 /// A command taken out of its job.
-pub(super) struct Asked<S: Service> {
+struct Asked<S: Service> {
     message: Message<S>,
     cause: Cause,
     key: Option<RequestKey>,
     if_match: Option<Vec<Version>>,
 }
 
+/// Commands of one unit, and who waits for their answers.
+struct Batch<S: Service> {
+    asked: Vec<Asked<S>>,
+    replies: Vec<oneshot::Sender<Outcome<S>>>,
+}
+
+/// A unit of commands, as far as they are decided.
+struct Deciding<'a, S: Service> {
+    unit: Unit<'a, S>,
+    /// Answers under the keys of this unit's commands, by key.
+    stored: HashMap<String, StoredAnswer>,
+    outcomes: Vec<Outcome<S>>,
+    closing: Closing,
+}
+
 impl<S: Service> Writer<S> {
-    /// Carries out commands as one unit and answers each. Nobody hears anything before the commit.
-    pub(crate) async fn step_commands(&mut self, jobs: Vec<Job<S>>) -> Result<Step, StoreError> {
-        let count = jobs.len();
-        let (asked, replies): (Vec<Asked<S>>, Vec<_>) =
-            jobs.into_iter().map(|job| (asked(job.request), job.reply)).unzip();
-        let (outcomes, trouble) = match self.try_commands(&asked).await {
+    /// Carries out the commands that wait, at most `size` as one unit, and answers each. Nobody hears
+    /// anything before the commit. Those that come meanwhile follow as further units, unless something
+    /// else waits.
+    pub(crate) async fn step_commands(
+        &mut self,
+        queue: &mut Queue<S>,
+        size: usize,
+        others_wait: impl Fn() -> bool,
+    ) -> Result<Step, StoreError> {
+        let mut batch = Batch::of(queue.take(size));
+        if batch.asked.is_empty() {
+            return Ok(Step::Idle);
+        }
+        let mut did = batch.asked.len();
+        let core = Arc::clone(&self.core);
+        let messages = batch.asked.iter().map(|one| &one.message);
+        let Some(unit) = Unit::ahead(&core, CommitPoint::Commands, messages) else {
+            self.in_turn(batch).await?;
+            return Ok(Step::Did(did));
+        };
+        let mut deciding = Deciding::of(unit);
+        let mut unanswered = None;
+        for nth in 1..=limits::COMMAND_UNITS {
+            let (sealed, outcomes) = match deciding.seal(&batch.asked).await {
+                Ok(sealed) => sealed,
+                Err(trouble) => {
+                    self.answer(unanswered.take());
+                    self.ahead_failed(batch, trouble).await?;
+                    return Ok(Step::Did(did));
+                }
+            };
+            let mut committing = pin!(sealed.commit());
+            let mut ended = poll_fn(|context| Poll::Ready(committing.as_mut().poll(context))).await;
+            // The database is at work: time for those who are waiting.
+            self.answer(unanswered.take());
+            let mut open = nth < limits::COMMAND_UNITS && !others_wait();
+            let mut next: Option<(Batch<S>, Deciding<'_, S>)> = None;
+            let ended = loop {
+                if let Poll::Ready(ended) = ended {
+                    break ended;
+                }
+                tokio::select! {
+                    biased;
+                    committed = &mut committing => ended = Poll::Ready(committed),
+                    () = queue.arrived(), if open => {
+                        open = decide_behind(&core, queue, &mut next, size).await;
+                    }
+                }
+            };
+            match ended {
+                Ok(committed) => unanswered = Some((batch, outcomes, committed)),
+                Err(trouble) => {
+                    let next = next.map(|(batch, _)| batch);
+                    let failed = self.ahead_failed(batch, trouble).await;
+                    return self.after_failure(next, failed).await.map(|()| Step::Did(did));
+                }
+            }
+            let Some(following) = next else { break };
+            (batch, deciding) = following;
+            deciding.unit.is_next();
+            did += batch.asked.len();
+        }
+        self.answer(unanswered);
+        Ok(Step::Did(did))
+    }
+
+    /// Tells what a unit did, and answers its commands.
+    fn answer(&mut self, done: Option<(Batch<S>, Vec<Outcome<S>>, Committed)>) {
+        if let Some((batch, outcomes, committed)) = done {
+            self.committed(committed, batch.asked.len());
+            batch.answer(outcomes);
+        }
+    }
+
+    /// What could not be committed ahead of its turn is decided anew in its turn, if that may help.
+    async fn ahead_failed(
+        &mut self,
+        batch: Batch<S>,
+        trouble: StoreError,
+    ) -> Result<(), StoreError> {
+        if matches!(trouble, StoreError::Overtaken) || trouble.is_about_data() {
+            return self.in_turn(batch).await;
+        }
+        let outcomes = batch.asked.iter().map(|_| Err(excuse(&trouble))).collect();
+        batch.answer(outcomes);
+        Err(trouble)
+    }
+
+    /// Commands that were decided after others that have gone another way since.
+    async fn after_failure(
+        &mut self,
+        next: Option<Batch<S>>,
+        before: Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        match (next, before) {
+            (None, before) => before,
+            (Some(next), Ok(())) => self.in_turn(next).await,
+            (Some(next), Err(trouble)) => {
+                // Nothing of them was sent.
+                let outcomes = next.asked.iter().map(|_| Err(CommandError::Unavailable)).collect();
+                next.answer(outcomes);
+                Err(trouble)
+            }
+        }
+    }
+
+    /// Takes the turn, carries out commands as one unit and answers each.
+    async fn in_turn(&mut self, batch: Batch<S>) -> Result<(), StoreError> {
+        let asked = &batch.asked;
+        let (outcomes, trouble) = match self.try_commands(asked).await {
             Ok(outcomes) => (outcomes, None),
-            Err(cause) if cause.is_about_data() && count > 1 => {
+            Err(cause) if cause.is_about_data() && asked.len() > 1 => {
                 warn!(service = S::NAME, %cause, "a batch of commands failed; each goes by itself");
-                self.commands_one_by_one(&asked).await
+                self.commands_one_by_one(asked).await
             }
             Err(trouble) => (asked.iter().map(|_| Err(excuse(&trouble))).collect(), Some(trouble)),
         };
-        for (reply, outcome) in replies.into_iter().zip(outcomes) {
-            // A client that hung up is not waiting for the answer; what was done is done.
-            let _ = reply.send(outcome);
-        }
-        trouble.filter(StoreError::is_passing).map_or(Ok(Step::Did(count)), Err)
+        batch.answer(outcomes);
+        trouble.filter(StoreError::is_passing).map_or(Ok(()), Err)
     }
 
     async fn commands_one_by_one(
@@ -69,23 +194,78 @@ impl<S: Service> Writer<S> {
         let find = if keys.is_empty() { Vec::new() } else { vec![answers::find(&keys)?] };
         let (mut unit, mut answers) =
             Unit::begin_for(&core, CommitPoint::Commands, everything, find).await?;
-        let mut stored = answers.pop().map(answers::found).transpose()?.unwrap_or_default();
+        let stored = answers.pop().map(answers::found).transpose()?.unwrap_or_default();
         let fresh =
             |one: &&Asked<S>| one.key.as_ref().is_none_or(|key| !stored.contains_key(&key.key));
         let messages: Vec<&Message<S>> =
             asked.iter().filter(fresh).map(|one| &one.message).collect();
         unit.prepare(messages.iter().copied()).await?;
-        let mut outcomes = Vec::with_capacity(asked.len());
-        let mut closing = Closing::default();
-        for one in asked {
-            if let Some(known) = one.key.as_ref().and_then(|key| stored.get(&key.key)) {
-                outcomes.push(repeat(one, known));
+        let deciding = Deciding { stored, ..Deciding::of(unit) };
+        let (sealed, outcomes) = deciding.seal(asked).await?;
+        let committed = sealed.commit().await?;
+        self.committed(committed, asked.len());
+        Ok(outcomes)
+    }
+}
+
+/// Decides the next command that waits, as part of the unit after one that is being committed. Whether
+/// that unit is open for more.
+async fn decide_behind<'a, S: Service>(
+    core: &'a Core<S>,
+    queue: &mut Queue<S>,
+    next: &mut Option<(Batch<S>, Deciding<'a, S>)>,
+    size: usize,
+) -> bool {
+    if next.is_none() {
+        let unit = Unit::behind(core, CommitPoint::Commands);
+        *next = unit.map(|unit| (Batch::of(Vec::new()), Deciding::of(unit)));
+    }
+    let Some((batch, deciding)) = next else { return false };
+    batch.add(queue.take(1));
+    // Trouble shows again when it is sealed.
+    let decided = deciding.decide(&batch.asked).await.is_ok();
+    decided && deciding.outcomes.len() == batch.asked.len() && batch.asked.len() < size
+}
+
+impl<S: Service> Batch<S> {
+    fn of(jobs: Vec<Job<S>>) -> Self {
+        let mut batch = Self { asked: Vec::new(), replies: Vec::new() };
+        batch.add(jobs);
+        batch
+    }
+
+    fn add(&mut self, jobs: Vec<Job<S>>) {
+        for job in jobs {
+            self.asked.push(asked(job.request));
+            self.replies.push(job.reply);
+        }
+    }
+
+    fn answer(self, outcomes: Vec<Outcome<S>>) {
+        for (reply, outcome) in self.replies.into_iter().zip(outcomes) {
+            // A client that hung up is not waiting for the answer; what was done is done.
+            let _ = reply.send(outcome);
+        }
+    }
+}
+
+impl<'a, S: Service> Deciding<'a, S> {
+    fn of(unit: Unit<'a, S>) -> Self {
+        let (stored, outcomes, closing) = (HashMap::new(), Vec::new(), Closing::default());
+        Self { unit, stored, outcomes, closing }
+    }
+
+    /// Decides those of them that are not decided yet, up to one that must wait.
+    async fn decide(&mut self, asked: &[Asked<S>]) -> Result<(), StoreError> {
+        for one in asked.iter().skip(self.outcomes.len()) {
+            if let Some(known) = one.key.as_ref().and_then(|key| self.stored.get(&key.key)) {
+                self.outcomes.push(repeat(one, known));
                 continue;
             }
-            let cause = spans::command(&mut unit, &one.cause);
-            let verdict = unit.handle(&one.message, &cause, one.if_match.as_deref()).await?;
-            let outcome = outcome::<S>(verdict);
-            if let (Err(CommandError::Failed(why)), Some(span)) = (&outcome, unit.span()) {
+            let cause = spans::command(&mut self.unit, &one.cause);
+            let verdict = self.unit.handle(&one.message, &cause, one.if_match.as_deref()).await?;
+            let Some(outcome) = outcome::<S>(verdict) else { return Ok(()) };
+            if let (Err(CommandError::Failed(why)), Some(span)) = (&outcome, self.unit.span()) {
                 span.fail(|| why.clone());
             }
             if let (Some(key), Ok(answer)) = (&one.key, &outcome) {
@@ -94,14 +274,21 @@ impl<S: Service> Writer<S> {
                     fingerprint: key.fingerprint.clone(),
                     answer: answer.clone(),
                 };
-                stored.insert(key.key.clone(), answer.clone());
-                closing.answers.push(answer);
+                self.stored.insert(key.key.clone(), answer.clone());
+                self.closing.answers.push(answer);
             }
-            outcomes.push(outcome);
+            self.outcomes.push(outcome);
         }
-        let committed = unit.commit(closing).await?;
-        self.committed(committed, asked.len());
-        Ok(outcomes)
+        Ok(())
+    }
+
+    /// Decides all of them, and puts together what is to be committed before they are answered so.
+    async fn seal(
+        mut self,
+        asked: &[Asked<S>],
+    ) -> Result<(Sealed<'a, S>, Vec<Outcome<S>>), StoreError> {
+        self.decide(asked).await?;
+        Ok((self.unit.seal(self.closing).await?, self.outcomes))
     }
 }
 
@@ -118,8 +305,9 @@ fn repeat<S: Service>(asked: &Asked<S>, known: &StoredAnswer) -> Outcome<S> {
     if same { Ok(known.answer.clone()) } else { Err(CommandError::KeyReused) }
 }
 
-fn outcome<S: Service>(verdict: Verdict<S::Refusal>) -> Outcome<S> {
-    match verdict {
+/// Nothing while it must wait.
+fn outcome<S: Service>(verdict: Verdict<S::Refusal>) -> Option<Outcome<S>> {
+    Some(match verdict {
         Verdict::Decided(Some(answer)) => Ok(answer),
         Verdict::Decided(None) => Err(CommandError::Failed("no answer".to_owned())),
         Verdict::Refused(refusal) => Err(CommandError::Refused(refusal)),
@@ -128,7 +316,8 @@ fn outcome<S: Service>(verdict: Verdict<S::Refusal>) -> Outcome<S> {
             error!(service = S::NAME, cause, "a command failed");
             Err(CommandError::Failed(cause))
         }
-    }
+        Verdict::Waits => return None,
+    })
 }
 
 fn excuse<R: std::error::Error>(trouble: &StoreError) -> CommandError<R> {

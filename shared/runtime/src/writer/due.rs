@@ -48,7 +48,7 @@ impl<S: Service> Writer<S> {
     async fn timers_with_care(&mut self, due: &[StoredTimer]) -> Result<bool, StoreError> {
         let core = Arc::clone(&self.core);
         let mut unit = Unit::begin(&core, CommitPoint::Attempt).await?;
-        let set = timers::still_set(unit.turn(), &due.iter().collect::<Vec<_>>()).await?;
+        let set = timers::still_set(unit.turn().await?, &due.iter().collect::<Vec<_>>()).await?;
         let ids = due.iter().map(StoredTimer::id).filter(|id| set.contains(id)).collect();
         if !self.begin_together(unit, ids).await? {
             return Ok(false);
@@ -72,7 +72,7 @@ impl<S: Service> Writer<S> {
         let set: BTreeSet<String> = answers.pop().unwrap_or_default().rows()?.into_iter().collect();
         heard.retain(|(timer, _)| set.contains(&timer.id()));
         let mut closing = self.handle_all(&mut unit, &heard).await?;
-        if unit.attempts_left() {
+        if unit.state().attempts_left {
             closing.settled_attempts = due.iter().map(StoredTimer::id).collect();
         }
         let committed = unit.commit(closing).await?;
@@ -109,8 +109,8 @@ impl<S: Service> Writer<S> {
         let mut unit = Unit::begin(&core, CommitPoint::ParkedTimer).await?;
         let (id, lane) = (timer.id(), timer.correlation.as_str());
         let mut closing = Closing { settled_attempts: vec![id.clone()], ..Closing::default() };
-        let set = timers::still_set(unit.turn(), &[timer]).await?.contains(&id);
-        if set && dead_letters::held(unit.turn(), &[lane]).await?.is_empty() {
+        let set = timers::still_set(unit.turn().await?, &[timer]).await?.contains(&id);
+        if set && dead_letters::held(unit.turn().await?, &[lane]).await?.is_empty() {
             error!(service = S::NAME, id, lane, cause, "a timer is parked");
             let (message, status) = (Kept::Timer(timer.clone()), DeadLetterStatus::Parked);
             tell_parked(&mut unit, &message, &cause);

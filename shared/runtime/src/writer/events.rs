@@ -107,6 +107,11 @@ impl<S: Service> Writer<S> {
                 self.careful = events.len();
                 Ok(())
             }
+            Err(StoreError::Overtaken) => {
+                // Where it is now is in the database.
+                self.consumer = None;
+                Ok(())
+            }
             other => other,
         }
     }
@@ -182,12 +187,15 @@ impl<S: Service> Writer<S> {
         let core = Arc::clone(&self.core);
         let heard: Vec<_> = events.iter().map(|event| (event, to_message::<S>(event))).collect();
         let messages = heard.iter().filter_map(|(_, message)| message.as_ref().ok());
-        let (mut unit, _) =
-            Unit::begin_for(&core, CommitPoint::Events, messages, Vec::new()).await?;
+        let point = CommitPoint::Events;
+        let mut unit = match Unit::ahead(&core, point, messages.clone()) {
+            Some(unit) => unit,
+            None => Unit::begin_for(&core, point, messages, Vec::new()).await?.0,
+        };
         if !self.is_next(&unit) {
             return self.start_over(unit).await;
         }
-        let counted = unit.attempts_left();
+        let counted = unit.state().attempts_left;
         let closing = self.handle_all(&mut unit, &heard).await?;
         let effects = !unit.is_empty() || !closing.parked.is_empty();
         if !effects && !counted {
@@ -213,7 +221,7 @@ impl<S: Service> Writer<S> {
         let (id, lane) = (event.id(), event.lane());
         error!(service = S::NAME, id, lane, cause, "an event is parked");
         tell_parked(&mut unit, event, &cause);
-        let held = dead_letters::held(unit.turn(), &[lane]).await?;
+        let held = dead_letters::held(unit.turn().await?, &[lane]).await?;
         let status = behind(held.get(lane).copied()).unwrap_or(DeadLetterStatus::Parked);
         let closing = Closing {
             parked: vec![Parked { message: event.clone(), status, cause, attempts }],
@@ -238,7 +246,7 @@ impl<S: Service> Writer<S> {
         };
         consumer.pass(end, events);
         let handled = std::mem::take(&mut consumer.handled);
-        if unit.attempts_left() {
+        if unit.state().attempts_left {
             // Also those of another replica that began where this one had passed already.
             closing.settled_attempts = handled.iter().map(ToString::to_string).collect();
         }
@@ -305,7 +313,9 @@ impl<S: Service> Writer<S> {
 
     /// Whether nobody else has moved the checkpoint since it was read.
     pub(super) fn is_next(&self, unit: &Unit<'_, S>) -> bool {
-        self.consumer.as_ref().is_some_and(|known| known.committed.sequence == unit.checkpoint())
+        self.consumer
+            .as_ref()
+            .is_some_and(|known| known.committed.sequence == unit.state().checkpoint)
     }
 
     /// Another replica was faster: nothing is done, and the checkpoint is read again.

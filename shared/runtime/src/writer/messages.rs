@@ -38,7 +38,7 @@ impl<S: Service> Writer<S> {
             unit.rollback().await?;
             return Ok(true);
         }
-        let mut turn = unit.into_turn();
+        let mut turn = unit.into_turn()?;
         let first = dead_letters::count_first_attempts(&mut turn, &ids).await?;
         turn.commit(Vec::new()).await?;
         self.open_together = if first { ids } else { Vec::new() };
@@ -62,14 +62,18 @@ impl<S: Service> Writer<S> {
         let mut unit = Unit::begin(&core, CommitPoint::Attempt).await?;
         let mine = match attempt {
             Attempt::Next => self.is_next(&unit),
-            Attempt::Due(timer) => timers::still_set(unit.turn(), &[timer]).await?.contains(&id),
-            Attempt::Again => !dead_letters::still_retrying(unit.turn(), &[&id]).await?.is_empty(),
+            Attempt::Due(timer) => {
+                timers::still_set(unit.turn().await?, &[timer]).await?.contains(&id)
+            }
+            Attempt::Again => {
+                !dead_letters::still_retrying(unit.turn().await?, &[&id]).await?.is_empty()
+            }
         };
         if !mine {
             unit.rollback().await?;
             return Ok(None);
         }
-        let mut turn = unit.into_turn();
+        let mut turn = unit.into_turn()?;
         let number = dead_letters::count_attempt(&mut turn, &id).await?;
         turn.commit(Vec::new()).await?;
         self.open_attempt = Some((id, number));
@@ -83,10 +87,10 @@ impl<S: Service> Writer<S> {
         kept: &[(&Kept, Result<Message<S>, String>)],
     ) -> Result<Closing, StoreError> {
         let mut held = BTreeMap::new();
-        if unit.lanes_held() {
+        if unit.state().lanes_held {
             let lanes: BTreeSet<&str> = kept.iter().map(|(kept, _)| kept.lane()).collect();
             let lanes: Vec<&str> = lanes.into_iter().collect();
-            held = dead_letters::held(unit.turn(), &lanes).await?;
+            held = dead_letters::held(unit.turn().await?, &lanes).await?;
         }
         let free = kept.iter().filter(|(kept, _)| !held.contains_key(kept.lane()));
         unit.prepare(free.filter_map(|(_, message)| message.as_ref().ok())).await?;
@@ -133,6 +137,7 @@ impl<S: Service> Writer<S> {
                 Verdict::Refused(refusal) => Some(format!("refused: {refusal}")),
                 Verdict::Stale(version) => Some(format!("stale at version {version}")),
                 Verdict::Failed(cause) => Some(cause),
+                Verdict::Waits => return Err(StoreError::Overtaken),
             },
         };
         if let (Some(why), Some(span)) = (&failed, unit.span()) {

@@ -62,17 +62,17 @@ impl<S: Service> Writer<S> {
         let core = Arc::clone(&self.core);
         let mut unit = Unit::begin(&core, CommitPoint::Retries).await?;
         let ids: Vec<&str> = listed.iter().map(|(id, _, _)| id.as_str()).collect();
-        let still = dead_letters::still_retrying(unit.turn(), &ids).await?;
+        let still = dead_letters::still_retrying(unit.turn().await?, &ids).await?;
         let timers: Vec<&StoredTimer> =
             listed.iter().filter_map(|(_, _, kept)| kept.timer()).collect();
-        let set = timers::still_set(unit.turn(), &timers).await?;
+        let set = timers::still_set(unit.turn().await?, &timers).await?;
         let listed: Vec<_> = listed.iter().filter(|(id, _, _)| still.contains(id)).collect();
         let messages: Vec<_> = listed.iter().map(|(_, _, kept)| to_message::<S>(kept)).collect();
         if failed.is_none() {
             unit.prepare(messages.iter().filter_map(|message| message.as_ref().ok())).await?;
         }
         let mut closing = Closing::default();
-        if unit.attempts_left() {
+        if unit.state().attempts_left {
             closing.settled_attempts = ids.iter().map(ToString::to_string).collect();
         }
         for ((id, attempts, kept), message) in listed.into_iter().zip(&messages) {

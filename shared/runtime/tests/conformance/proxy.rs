@@ -77,8 +77,11 @@ impl Proxy {
                         while !ended {
                             let length = server.read(&mut answered).await?;
                             assert!(length > 0, "the server answers");
-                            let mut tags = answered[..length].windows(7);
-                            ended = tags.any(|text| text == b"COMMIT\0");
+                            let has = |tag: &[u8]| {
+                                answered[..length].windows(tag.len()).any(|text| text == tag)
+                            };
+                            // What was refused before is taken back by its commit.
+                            ended = has(b"COMMIT\0") || has(b"ROLLBACK\0");
                         }
                         self.cuts.fetch_add(1, Ordering::SeqCst);
                         return Ok(());
