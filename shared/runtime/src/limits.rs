@@ -18,9 +18,11 @@ pub const LONG_TURN: Duration = Duration::from_millis(10);
 /// The smallest size that halving reaches.
 pub const UNIT_MESSAGES_MIN: usize = 10;
 /// From so many messages on, a loop that has caught up gathers more before it goes on.
-pub const GATHER_FROM: usize = 100;
+pub const GATHER_FROM: usize = 10;
+/// For how long, for each message that it had: the more come, the more does waiting for them save.
+pub const GATHER_EACH: Duration = Duration::from_micros(200);
 /// For how long at most.
-pub const GATHER: Duration = Duration::from_millis(20);
+pub const GATHER: Duration = Duration::from_millis(10);
 /// Positions that one read of the log covers, for each message it may return.
 pub const LOG_WINDOW_FACTOR: usize = 4;
 /// Events or rows that a fold (rebuild, verify) holds at once.

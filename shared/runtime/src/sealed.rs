@@ -69,13 +69,12 @@ impl<S: Service> Sealed<'_, S> {
             return self.leave_no_trace(turn).await.map(|()| Some(Vec::new()));
         };
         let (is_ahead, sent) = (turn.is_none(), core.clock.now());
-        let answered = match turn {
-            Some(turn) => turn.commit(writes.into_statements()).await,
-            None => {
-                let mut statements = vec![self.before.expect()];
-                statements.extend(writes.into_statements());
-                core.database.write_at_once(self.point, statements).await
-            }
+        let answered = if let Some(turn) = turn {
+            turn.commit(writes.into_statements()).await
+        } else {
+            let mut statements = vec![self.before.expect()];
+            statements.extend(writes.into_statements());
+            core.database.write_at_once(self.point, statements).await
         };
         measure::committed(S::NAME, core.clock.now().since(sent));
         match answered {

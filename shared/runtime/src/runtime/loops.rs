@@ -68,8 +68,8 @@ impl<S: Service> Writing<S> {
                 Ok(Step::Did(messages)) => {
                     self.health.good(&self.name);
                     backoff.reset();
-                    if messages >= limits::GATHER_FROM && !writer.is_behind() {
-                        gathering_until = self.core.clock.now().plus(limits::GATHER);
+                    if !writer.is_behind() {
+                        gathering_until = self.core.clock.now().plus(to_gather(messages));
                     }
                 }
                 Ok(Step::Idle) => {
@@ -227,6 +227,13 @@ impl Round {
     }
 }
 
+/// For how long a loop that has caught up gathers more, after so many messages.
+fn to_gather(messages: usize) -> Duration {
+    let count = if messages < limits::GATHER_FROM { 0 } else { messages };
+    let count = u32::try_from(count).unwrap_or(u32::MAX);
+    limits::GATHER_EACH.saturating_mul(count).min(limits::GATHER)
+}
+
 /// The loop of a service's relay.
 pub(super) async fn relay<S: Service>(
     name: String,
@@ -245,8 +252,10 @@ pub(super) async fn relay<S: Service>(
                 if relay.is_behind() {
                     continue;
                 }
-                if matches!(step, Step::Did(events) if events >= limits::GATHER_FROM) && !ending {
-                    drained.run_until_cancelled(tokio::time::sleep(limits::GATHER)).await;
+                if let Step::Did(events) = step
+                    && !ending
+                {
+                    drained.run_until_cancelled(tokio::time::sleep(to_gather(events))).await;
                 }
                 limits::POLL
             }

@@ -60,7 +60,7 @@ async fn commands_dropped_anywhere_are_done_once_when_they_are_repeated(house: H
         let mut asking = pin!(handle.submit(request(raise(a, 2), Some(&key))));
         // Asking once puts it into the queue.
         assert!(asking.as_mut().now_or_never().is_none());
-        ended.push(drop_after(waits, leader.step_commands(1)).await);
+        ended.push(drop_after(waits, Box::pin(leader.step_commands(1))).await);
         let outcome: Outcome<Leader> = asking.await;
         match outcome {
             Ok(_) => {}
