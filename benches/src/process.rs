@@ -37,17 +37,17 @@ impl Waybill {
     /// Builds it, where it is not built yet.
     pub(crate) fn build() -> anyhow::Result<Self> {
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let mut build = Command::new(cargo);
+        let mut command = Command::new(cargo);
         for (name, _) in std::env::vars_os() {
             // Set by `cargo run`; build scripts that look at them would run again, for minutes.
             let of_this_package = name.to_string_lossy();
             if of_this_package.starts_with("CARGO_PKG_")
                 || of_this_package.starts_with("CARGO_MANIFEST_")
             {
-                build.env_remove(name);
+                command.env_remove(name);
             }
         }
-        let built = build
+        let built = command
             .args(["build", "--release", "--locked", "--quiet", "--package", "waybill"])
             .args(["--bin", "waybill", "--message-format", "json-render-diagnostics"])
             .current_dir(WORKSPACE)

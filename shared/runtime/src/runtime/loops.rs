@@ -18,7 +18,7 @@ use crate::limits;
 use crate::measure;
 use crate::relay::Relay;
 use crate::service::Service;
-use crate::writer::{Step, Writer};
+use crate::writer::{Following, Step, Writer};
 
 /// The loop of a service's writer.
 pub(super) struct Writing<S: Service> {
@@ -114,7 +114,8 @@ impl<S: Service> Writing<S> {
         // Where commands came just now, the next ones will not be long.
         let commands_wait = !jobs.is_empty();
         if commands_wait {
-            let step = writer.step_commands(jobs, self.command_unit(), others_wait);
+            let following = Following::Coming(&others_wait);
+            let step = writer.step_commands(jobs, self.command_unit(), following);
             round.heed(in_time(limits::STEP, Box::pin(step)).await)?;
         }
         let size = writer.unit_size(commands_wait || !jobs.is_empty());
@@ -172,9 +173,9 @@ impl<S: Service> Writing<S> {
         }
     }
 
-    /// One unit of the commands that wait, if any do.
+    /// The commands that wait, if any do.
     async fn commands_alone(&self, writer: &mut Writer<S>, jobs: &mut Queue<S>) {
-        let step = writer.step_commands(jobs, self.command_unit(), || true);
+        let step = writer.step_commands(jobs, self.command_unit(), Following::Waiting);
         if let Err(trouble) = in_time(limits::STEP, Box::pin(step)).await {
             self.note(&trouble);
         }

@@ -1,17 +1,17 @@
 //! SQLite: a file, opened by a thread of its own, on which every statement of a connection runs.
 
 use std::path::PathBuf;
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
 
 use rusqlite::ToSql;
-use rusqlite::types::{ToSqlOutput, ValueRef};
-use serde::ser::{Serialize, SerializeSeq as _, Serializer};
+use rusqlite::functions::FunctionFlags;
+use rusqlite::types::{ToSqlOutput, Value, ValueRef};
 use tokio::sync::oneshot;
 
 use super::{Answered, Error, Field, Kind, Row, Rows, Statement};
 use crate::limits;
-use crate::row::{self, Cell};
+use crate::row::Cell;
 
 /// A file.
 #[derive(Clone, Debug)]
@@ -38,12 +38,18 @@ impl File {
         let (opening, opened) = oneshot::channel();
         let file = self.0.clone();
         thread::Builder::new().name("sqlite".to_owned()).spawn(move || {
-            match rusqlite::Connection::open(file) {
+            let current = Current::default();
+            let open = || -> rusqlite::Result<_> {
+                let connection = rusqlite::Connection::open(file)?;
+                current.offer(&connection)?;
+                Ok(connection)
+            };
+            match open() {
                 Ok(connection) => {
                     connection.set_prepared_statement_cache_capacity(limits::STATEMENTS_PREPARED);
                     // Whoever waits for it is there, or the jobs are none.
                     let _ = opening.send(Ok(()));
-                    serve(&connection, &waiting);
+                    serve(&connection, &current, &waiting);
                 }
                 Err(error) => {
                     let _ = opening.send(Err(error));
@@ -70,9 +76,14 @@ impl Connection {
     }
 }
 
-fn serve(connection: &rusqlite::Connection, jobs: &mpsc::Receiver<Job>) {
+fn serve(connection: &rusqlite::Connection, current: &Current, jobs: &mpsc::Receiver<Job>) {
     for Job { statements, reply } in jobs {
-        let answers = statements.iter().map(|statement| answer(connection, statement)).collect();
+        let answering = statements.iter().map(|statement| {
+            current.set(statement.rows.as_ref());
+            answer(connection, statement)
+        });
+        let answers = answering.collect();
+        current.set(None);
         // Who asked may want to have the rows to itself again.
         drop(statements);
         // It may have gone away meanwhile.
@@ -85,15 +96,19 @@ fn answer(connection: &rusqlite::Connection, statement: &Statement) -> Result<An
         connection.execute_batch(&statement.text)?;
         return Ok(Answered::default());
     }
-    let column = |index, kind| match kind {
-        row::Kind::Text => format!("value ->> {index}"),
-        row::Kind::Bigint => format!("cast(value ->> {index} as bigint)"),
-    };
-    let text = statement.text_with_rows(column, |place, _| format!("jsonb_each(${place})"));
+    let text = statement.text_with_rows(
+        |index, _| format!("cell(k, {index})"),
+        |place, _| {
+            format!(
+                "(with recursive each (k) as (values (0) union all select k + 1 from each \
+                 where k + 1 < ${place}) select k from each)"
+            )
+        },
+    );
     let mut prepared = connection.prepare_cached(&text)?;
-    let list = statement.rows.as_deref().map(|rows| serde_json::to_string(&List(rows)));
-    let list = list.transpose().map_err(Error::bad_value)?.map(Cell::Text);
-    bind(&mut prepared, statement.values.iter().chain(&list))?;
+    let count = statement.rows.as_deref().map(|rows| i64::try_from(rows.count()));
+    let count = count.transpose().map_err(Error::bad_value)?.map(Cell::Bigint);
+    bind(&mut prepared, statement.values.iter().chain(&count))?;
     let columns = prepared.column_count();
     if columns == 0 {
         let changed = prepared.raw_execute()?;
@@ -113,36 +128,45 @@ fn answer(connection: &rusqlite::Connection, statement: &Statement) -> Result<An
     Ok(Answered { rows, changed: 0 })
 }
 
-/// Rows as a list of lists.
-struct List<'a>(&'a dyn Rows);
+/// The rows of the statement that is carried out, for the function `cell` of its text.
+#[derive(Clone, Default)]
+struct Current(Arc<Mutex<Option<Arc<dyn Rows>>>>);
 
-/// One of them.
-struct One<'a> {
-    rows: &'a dyn Rows,
-    row: usize,
-    columns: usize,
-}
+impl Current {
+    fn set(&self, rows: Option<&Arc<dyn Rows>>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = rows.cloned();
+    }
 
-impl Serialize for List<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Self(rows) = self;
-        let columns = rows.kinds().len();
-        serializer.collect_seq((0..rows.count()).map(|row| One { rows: *rows, row, columns }))
+    /// Gives this connection the function.
+    fn offer(&self, connection: &rusqlite::Connection) -> rusqlite::Result<()> {
+        let Self(current) = self.clone();
+        let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DIRECTONLY;
+        connection.create_scalar_function("cell", 2, flags, move |arguments| {
+            let index = |place| arguments.get(place).map(|index: u32| index as usize);
+            let (row, column) = (index(0)?, index(1)?);
+            let rows = current.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            Ok(Found { rows, row, column })
+        })
     }
 }
 
-impl Serialize for One<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut list = serializer.serialize_seq(Some(self.columns))?;
-        for column in 0..self.columns {
-            match self.rows.value(self.row, column) {
-                Some(Field::Text(text)) => list.serialize_element(text)?,
-                Some(Field::Id(id)) => list.serialize_element(&id)?,
-                Some(Field::Bigint(number)) => list.serialize_element(&number)?,
-                None => return Err(serde::ser::Error::custom("rows have different columns")),
-            }
-        }
-        list.end()
+/// What the function finds: a value that stays where it is.
+struct Found {
+    rows: Option<Arc<dyn Rows>>,
+    row: usize,
+    column: usize,
+}
+
+impl ToSql for Found {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        let value = self.rows.as_ref().and_then(|rows| rows.value(self.row, self.column));
+        Ok(match value {
+            Some(Field::Text(text)) => ToSqlOutput::Borrowed(ValueRef::Text(text.as_bytes())),
+            Some(Field::Id(id)) => ToSqlOutput::Owned(Value::Text(id.to_string())),
+            Some(Field::Bigint(number)) => ToSqlOutput::Borrowed(ValueRef::Integer(number)),
+            // No column takes a null.
+            None => ToSqlOutput::Borrowed(ValueRef::Null),
+        })
     }
 }
 

@@ -45,15 +45,25 @@ struct Deciding<'a, S: Service> {
     closing: Closing,
 }
 
+/// Which commands follow those of the first unit, as further units of the same step.
+#[derive(Clone, Copy)]
+pub(crate) enum Following<'a> {
+    /// Those that wait, decided before the unit before is sent: no matter how fast the database is, the
+    /// same follow.
+    Waiting,
+    /// Those that wait or come while the unit before is being committed; none if this says that something
+    /// else waits.
+    Coming(&'a (dyn Fn() -> bool + Sync)),
+}
+
 impl<S: Service> Writer<S> {
     /// Carries out the commands that wait, at most `size` as one unit, and answers each. Nobody hears
-    /// anything before the commit. Those that come meanwhile follow as further units, unless something
-    /// else waits.
+    /// anything before the commit.
     pub(crate) async fn step_commands(
         &mut self,
         queue: &mut Queue<S>,
         size: usize,
-        others_wait: impl Fn() -> bool,
+        following: Following<'_>,
     ) -> Result<Step, StoreError> {
         let mut batch = Batch::of(queue.take(size));
         if batch.asked.is_empty() {
@@ -77,12 +87,22 @@ impl<S: Service> Writer<S> {
                     return Ok(Step::Did(did));
                 }
             };
+            let last = nth == limits::COMMAND_UNITS;
+            let mut next: Option<(Batch<S>, Deciding<'_, S>)> = None;
+            if let Following::Waiting = following {
+                let mut open = !last;
+                while open && !queue.is_empty() {
+                    open = decide_behind(&core, queue, &mut next, size).await;
+                }
+            }
             let mut committing = pin!(sealed.commit());
             let mut ended = poll_fn(|context| Poll::Ready(committing.as_mut().poll(context))).await;
             // The database is at work: time for those who are waiting.
             self.answer(unanswered.take());
-            let mut open = nth < limits::COMMAND_UNITS && !others_wait();
-            let mut next: Option<(Batch<S>, Deciding<'_, S>)> = None;
+            let mut open = match following {
+                Following::Waiting => false,
+                Following::Coming(others_wait) => !last && !others_wait(),
+            };
             let ended = loop {
                 if let Poll::Ready(ended) = ended {
                     break ended;
