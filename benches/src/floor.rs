@@ -1,6 +1,6 @@
 //! The floor: rows that a pipeline left, written again to empty tables in statements of 500 rows, by
-//! one connection for each owner, with no logic and no reading. The rows travel as the runtime's do: to
-//! SQLite as one JSON list, to Postgres as an array for each column.
+//! one connection for each owner, with no logic and no reading. The rows travel to Postgres as the
+//! runtime's do, as an array for each column, and to SQLite as one JSON list.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
