@@ -248,7 +248,7 @@ async fn go_on_from_here(
     let mut connection = place.connect(service, Commits::Durable).await?;
     sqlx::query(
         "insert into checkpoints (sequence, log_id, position, event_id, chain, sources, saved_at) \
-         values (1, $1, $2, $3, $4, $5, $6)",
+         values ((select coalesce(max(sequence), 0) + 1 from checkpoints), $1, $2, $3, $4, $5, $6)",
     )
     .bind(log)
     .bind(position)

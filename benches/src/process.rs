@@ -40,10 +40,8 @@ impl Waybill {
         let mut command = Command::new(cargo);
         for (name, _) in std::env::vars_os() {
             // Set by `cargo run`; build scripts that look at them would run again, for minutes.
-            let of_this_package = name.to_string_lossy();
-            if of_this_package.starts_with("CARGO_PKG_")
-                || of_this_package.starts_with("CARGO_MANIFEST_")
-            {
+            let text = name.to_string_lossy();
+            if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
                 command.env_remove(name);
             }
         }

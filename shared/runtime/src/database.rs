@@ -221,7 +221,7 @@ impl Database {
         Ok((Turn { transaction, place }, read))
     }
 
-    /// Takes a turn, writes and commits in one round trip, where nothing is to be read before. If it
+    /// Takes a turn, writes and commits in one round trip, where nothing is to be known before. If it
     /// fails, it may have been committed all the same.
     pub(crate) async fn write_at_once(
         &self,

@@ -16,9 +16,9 @@ pub enum StoreError {
     /// A commit was sent and its outcome could not be learned in time.
     #[error("it is not known whether the commit took place")]
     UnknownOutcome,
-    /// Another process was faster: what was decided ahead of its turn was not committed, and is to be
-    /// decided anew.
-    #[error("another process was faster")]
+    /// What was decided ahead of its turn was not committed, and is to be decided anew: another process
+    /// was faster, or the connection was cut.
+    #[error("what was decided ahead of its turn does not hold in it")]
     Overtaken,
     /// A stored row is not one of its table's type.
     #[error(transparent)]

@@ -39,17 +39,41 @@ pub(crate) struct State {
     pub(crate) attempts_left: bool,
 }
 
+macro_rules! newest_event {
+    () => {
+        "coalesce((select id from outbox order by position desc limit 1), '')"
+    };
+}
+macro_rules! newest_checkpoint {
+    () => {
+        "coalesce((select sequence from checkpoints order by sequence desc limit 1), 0)"
+    };
+}
+macro_rules! a_held_lane {
+    () => {
+        "select 1 from dead_letters where status in ('parked', 'waiting', 'retrying')"
+    };
+}
+macro_rules! an_attempt {
+    () => {
+        "select 1 from attempts"
+    };
+}
+
 impl State {
     /// Asks for it.
     pub(crate) fn query() -> Statement {
-        sql::query(
-            "select coalesce((select position from outbox order by position desc limit 1), 0), \
-             coalesce((select id from outbox order by position desc limit 1), ''), \
-             coalesce((select sequence from checkpoints order by sequence desc limit 1), 0), \
-             (select count(*) from (select 1 from dead_letters \
-             where status in ('parked', 'waiting', 'retrying') limit 1) as held), \
-             (select count(*) from (select 1 from attempts limit 1) as counted)",
-        )
+        sql::query(concat!(
+            "select coalesce((select position from outbox order by position desc limit 1), 0), ",
+            newest_event!(),
+            ", ",
+            newest_checkpoint!(),
+            ", (select count(*) from (",
+            a_held_lane!(),
+            " limit 1) as held), (select count(*) from (",
+            an_attempt!(),
+            " limit 1) as counted)"
+        ))
     }
 
     /// The answer to that.
@@ -72,13 +96,20 @@ impl State {
 
     /// Refuses everything behind it unless this calm state is still the present one.
     pub(crate) fn expect(&self) -> Statement {
-        sql::expect(
-            "/* if this divides by zero, another process was faster, and the unit is decided anew */ \
-             select 1 / (case when coalesce((select id from outbox order by position desc limit 1), '') \
-             = $1 and coalesce((select sequence from checkpoints order by sequence desc limit 1), 0) = $2 \
-             and not exists (select 1 from dead_letters where status in ('parked', 'waiting', 'retrying')) \
-             and not exists (select 1 from attempts) then 1 else 0 end)",
-        )
+        sql::expect(concat!(
+            "/* if this divides by zero, another process was faster: the unit is decided anew */ ",
+            "select 1 / (case when ",
+            newest_event!(),
+            " = $1 and ",
+            newest_checkpoint!(),
+            " = $2 ",
+            "and not exists (",
+            a_held_lane!(),
+            ") and not exists (",
+            an_attempt!(),
+            ") ",
+            "then 1 else 0 end)"
+        ))
         .bind(self.newest.as_ref().map(ToString::to_string).unwrap_or_default())
         .bind(self.checkpoint)
     }

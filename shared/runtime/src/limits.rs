@@ -9,6 +9,8 @@ pub const UNIT_WHILE_COMMANDS_WAIT: usize = 100;
 /// Units of commands, each decided while the one before it is being committed, before a service looks for
 /// anything else.
 pub const COMMAND_UNITS: usize = 64;
+/// For how long it begins further ones.
+pub const COMMANDS_ALONE: Duration = Duration::from_millis(500);
 /// Messages of one unit of work when nobody waits for an answer, and rows of an outbox that a relay
 /// appends in one.
 pub const UNIT_MESSAGES: usize = 500;

@@ -25,7 +25,8 @@ pub(crate) struct Sealed<'a, S: Service> {
     pub(crate) point: CommitPoint,
     /// Nothing if it takes the turn together with what it writes.
     pub(crate) turn: Option<Turn>,
-    pub(crate) began: Timestamp,
+    /// Since when it has the turn.
+    pub(crate) since: Timestamp,
     /// What it was decided on.
     pub(crate) before: State,
     pub(crate) outbox: Arc<Vec<OutboxEvent>>,
@@ -57,7 +58,7 @@ impl<S: Service> Sealed<'_, S> {
             head: self.before.head.plus(events),
             changed: self.changed,
             next_due: self.next_due,
-            turn_held: ended.since(self.began),
+            turn_held: ended.since(self.since),
             written: self.written,
         })
     }
@@ -69,6 +70,9 @@ impl<S: Service> Sealed<'_, S> {
             return self.leave_no_trace(turn).await.map(|()| Some(Vec::new()));
         };
         let (is_ahead, sent) = (turn.is_none(), core.clock.now());
+        if is_ahead {
+            self.since = sent;
+        }
         let answered = if let Some(turn) = turn {
             turn.commit(writes.into_statements()).await
         } else {
@@ -82,6 +86,13 @@ impl<S: Service> Sealed<'_, S> {
             Ok(answers) => {
                 let insert = answers.into_iter().nth(usize::from(is_ahead));
                 Ok(Some(outbox::inserted(std::mem::take(&mut self.outbox), insert)))
+            }
+            Err(refused) if is_ahead && refused.is_for_want_of_a_turn() => Err(refused.into()),
+            // Its answer may be one that was stored before: in its turn that is looked up.
+            Err(lost)
+                if is_ahead && lost.was_cut() && matches!(self.evidence, Evidence::Answer(_)) =>
+            {
+                Err(StoreError::Overtaken)
             }
             Err(lost) => {
                 let was_cut = lost.was_cut();

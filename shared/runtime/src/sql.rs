@@ -127,8 +127,8 @@ impl Statement {
         self
     }
 
-    /// Its text, with the table of its rows where it has any: what makes a column of the list's element
-    /// at an index, and what the columns are taken from, which begins at this parameter.
+    /// Its text, with the table of its rows where it has any: what makes the column at an index, and what
+    /// the columns are taken from, which begins at this parameter.
     fn text_with_rows(
         &self,
         column: impl Fn(usize, row::Kind) -> String,
@@ -214,6 +214,10 @@ impl Connection {
     pub(crate) async fn run(&mut self, statements: Vec<Statement>) -> Result<Vec<Answered>, Error> {
         for statement in &statements {
             trace!(target: TOLD, text = %statement.text);
+        }
+        // A statement that cannot be sent must hold back the commit behind it.
+        if !statements.iter().filter_map(|statement| statement.rows.as_deref()).all(Rows::fit) {
+            return Err(Error::bad_value("a column of rows to be written has values of two kinds"));
         }
         match self {
             Self::Sqlite(connection) => connection.run(statements).await,
@@ -406,7 +410,7 @@ pub enum Error {
     #[error("the database is closed")]
     Closed,
     /// What a statement was sent ahead for is not so any more.
-    #[error("another process was faster")]
+    #[error("what was expected is not so any more")]
     Overtaken,
     /// There is no row where there is always one.
     #[error("there is no row where one is expected")]
@@ -487,6 +491,12 @@ impl Error {
             },
             _ => false,
         }
+    }
+
+    /// Whether nothing was carried out, because no connection was free or another process held the turn
+    /// for too long (`lock_not_available`).
+    pub(crate) fn is_for_want_of_a_turn(&self) -> bool {
+        matches!(self, Self::NoneFree) || self.sqlstate() == Some("55P03")
     }
 
     /// Whether nobody could connect just now, to a server that may be there in a moment.

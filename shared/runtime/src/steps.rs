@@ -16,7 +16,7 @@ use crate::limits;
 use crate::migrate::Migrations;
 use crate::relay::Relay;
 use crate::service::Service;
-use crate::writer::{Following, Step, Writer};
+use crate::writer::{Further, Step, Writer};
 
 /// One service, step by step.
 #[derive(Debug)]
@@ -58,7 +58,7 @@ impl<S: Service> Steps<S> {
     /// Carries out the commands that wait, at most `limit` in each unit. While one is being committed the
     /// next is decided.
     pub async fn step_commands(&mut self, limit: usize) -> Result<Step, StoreError> {
-        self.writer.step_commands(&mut self.jobs, limit, Following::Waiting).await
+        self.writer.step_commands(&mut self.jobs, limit, Further::Waiting).await
     }
 
     /// Closes its connections.

@@ -426,7 +426,7 @@ impl<'a, S: Service> Unit<'a, S> {
         Ok(true)
     }
 
-    /// The message is tried again later, and told of then.
+    /// The message is told of as given up, and anew when it is tried again.
     fn wait(&mut self) -> Verdict<S::Refusal> {
         drop(self.spans.pop());
         Verdict::Waits
@@ -488,7 +488,7 @@ impl<'a, S: Service> Unit<'a, S> {
             core: self.core,
             point: self.point,
             turn: self.hold.into_turn(),
-            began: self.began,
+            since: self.began,
             before: self.state,
             outbox,
             writes: (!is_empty).then_some(writes),

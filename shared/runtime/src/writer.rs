@@ -28,7 +28,7 @@ use crate::runs;
 use crate::sealed::Committed;
 use crate::service::Service;
 
-pub(crate) use self::commands::Following;
+pub(crate) use self::commands::Further;
 use self::events::Consumer;
 
 /// What a step did.

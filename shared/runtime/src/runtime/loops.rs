@@ -18,7 +18,7 @@ use crate::limits;
 use crate::measure;
 use crate::relay::Relay;
 use crate::service::Service;
-use crate::writer::{Following, Step, Writer};
+use crate::writer::{Further, Step, Writer};
 
 /// The loop of a service's writer.
 pub(super) struct Writing<S: Service> {
@@ -68,7 +68,7 @@ impl<S: Service> Writing<S> {
                 Ok(Step::Did(messages)) => {
                     self.health.good(&self.name);
                     backoff.reset();
-                    if !writer.is_behind() {
+                    if !gathering && !writer.is_behind() {
                         gathering_until = self.core.clock.now().plus(to_gather(messages));
                     }
                 }
@@ -110,13 +110,22 @@ impl<S: Service> Writing<S> {
         look: Look,
     ) -> Result<Step, StoreError> {
         let mut round = Round::default();
-        let others_wait = || look.news || growth.is_hinted() || self.stopping.is_cancelled();
+        let (began, due) = (self.core.clock.now(), writer.next_due());
+        let others_wait = || {
+            let now = self.core.clock.now();
+            look.news
+                || (look.timers && (growth.is_hinted() || due.is_some_and(|due| due <= now)))
+                || now.since(began) > limits::COMMANDS_ALONE
+                || self.stopping.is_cancelled()
+        };
         // Where commands came just now, the next ones will not be long.
         let commands_wait = !jobs.is_empty();
         if commands_wait {
-            let following = Following::Coming(&others_wait);
-            let step = writer.step_commands(jobs, self.command_unit(), following);
-            round.heed(in_time(limits::STEP, Box::pin(step)).await)?;
+            let further = Further::Coming(&others_wait);
+            let step = writer.step_commands(jobs, self.command_unit(), further);
+            let step = in_time(limits::STEP, Box::pin(step)).await;
+            // Nobody gathers commands: their callers wait.
+            round.heed(step.map(|_| Step::Did(0)))?;
         }
         let size = writer.unit_size(commands_wait || !jobs.is_empty());
         let due = || writer.next_due().is_some_and(|due| due <= self.core.clock.now());
@@ -175,7 +184,7 @@ impl<S: Service> Writing<S> {
 
     /// The commands that wait, if any do.
     async fn commands_alone(&self, writer: &mut Writer<S>, jobs: &mut Queue<S>) {
-        let step = writer.step_commands(jobs, self.command_unit(), Following::Waiting);
+        let step = writer.step_commands(jobs, self.command_unit(), Further::Waiting);
         if let Err(trouble) = in_time(limits::STEP, Box::pin(step)).await {
             self.note(&trouble);
         }
@@ -254,6 +263,7 @@ pub(super) async fn relay<S: Service>(
                     continue;
                 }
                 if let Step::Did(events) = step
+                    && events >= limits::GATHER_FROM
                     && !ending
                 {
                     drained.run_until_cancelled(tokio::time::sleep(to_gather(events))).await;

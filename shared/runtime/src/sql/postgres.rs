@@ -1,7 +1,7 @@
 //! Postgres: a session, whose statements are sent one behind the other without waiting for answers.
 //!
-//! Not by sqlx, which waits for each answer before it sends the next statement: a unit of work takes two
-//! round trips in place of five to seven.
+//! Not by sqlx, which waits for each answer before it sends the next statement: a unit of work takes one or
+//! two round trips in place of five to seven.
 
 use std::collections::HashMap;
 use std::future::poll_fn;
@@ -160,10 +160,6 @@ impl Drop for Notifications {
 
 impl Connection {
     pub(super) async fn run(&mut self, statements: Vec<Statement>) -> Result<Vec<Answered>, Error> {
-        // A statement that cannot be sent must hold back the commit behind it.
-        if !statements.iter().filter_map(|statement| statement.rows.as_deref()).all(Rows::fit) {
-            return Err(Error::bad_value("a column of rows to be written has values of two kinds"));
-        }
         let mut prepared = Vec::with_capacity(statements.len());
         for statement in &statements {
             prepared.push(match statement.kind {

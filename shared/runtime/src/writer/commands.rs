@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 
@@ -36,9 +36,14 @@ struct Batch<S: Service> {
     replies: Vec<oneshot::Sender<Outcome<S>>>,
 }
 
+/// A unit that is committed, and whose commands are not answered yet.
+type Done<S> = (Batch<S>, Vec<Outcome<S>>, Committed);
+
 /// A unit of commands, as far as they are decided.
 struct Deciding<'a, S: Service> {
     unit: Unit<'a, S>,
+    /// Whether answers stored before were looked for.
+    keys_known: bool,
     /// Answers under the keys of this unit's commands, by key.
     stored: HashMap<String, StoredAnswer>,
     outcomes: Vec<Outcome<S>>,
@@ -47,7 +52,7 @@ struct Deciding<'a, S: Service> {
 
 /// Which commands follow those of the first unit, as further units of the same step.
 #[derive(Clone, Copy)]
-pub(crate) enum Following<'a> {
+pub(crate) enum Further<'a> {
     /// Those that wait, decided before the unit before is sent: no matter how fast the database is, the
     /// same follow.
     Waiting,
@@ -63,7 +68,7 @@ impl<S: Service> Writer<S> {
         &mut self,
         queue: &mut Queue<S>,
         size: usize,
-        following: Following<'_>,
+        further: Further<'_>,
     ) -> Result<Step, StoreError> {
         let mut batch = Batch::of(queue.take(size));
         if batch.asked.is_empty() {
@@ -79,7 +84,8 @@ impl<S: Service> Writer<S> {
         let mut deciding = Deciding::of(unit);
         let mut unanswered = None;
         for nth in 1..=limits::COMMAND_UNITS {
-            let (sealed, outcomes) = match deciding.seal(&batch.asked).await {
+            let sealed = self.seal(deciding, &batch.asked, &mut unanswered).await;
+            let (sealed, outcomes) = match sealed {
                 Ok(sealed) => sealed,
                 Err(trouble) => {
                     self.answer(unanswered.take());
@@ -89,19 +95,19 @@ impl<S: Service> Writer<S> {
             };
             let last = nth == limits::COMMAND_UNITS;
             let mut next: Option<(Batch<S>, Deciding<'_, S>)> = None;
-            if let Following::Waiting = following {
+            if let Further::Waiting = further {
                 let mut open = !last;
                 while open && !queue.is_empty() {
                     open = decide_behind(&core, queue, &mut next, size).await;
                 }
             }
             let mut committing = pin!(sealed.commit());
-            let mut ended = poll_fn(|context| Poll::Ready(committing.as_mut().poll(context))).await;
+            let mut ended = poll_once(committing.as_mut()).await;
             // The database is at work: time for those who are waiting.
             self.answer(unanswered.take());
-            let mut open = match following {
-                Following::Waiting => false,
-                Following::Coming(others_wait) => !last && !others_wait(),
+            let mut open = match further {
+                Further::Waiting => false,
+                Further::Coming(others_wait) => !last && !others_wait(),
             };
             let ended = loop {
                 if let Poll::Ready(ended) = ended {
@@ -132,8 +138,25 @@ impl<S: Service> Writer<S> {
         Ok(Step::Did(did))
     }
 
+    /// Decides what is left of a unit and seals it. If that reads something, those before it do not wait.
+    async fn seal<'a>(
+        &mut self,
+        deciding: Deciding<'a, S>,
+        asked: &[Asked<S>],
+        unanswered: &mut Option<Done<S>>,
+    ) -> Result<(Sealed<'a, S>, Vec<Outcome<S>>), StoreError> {
+        let mut sealing = pin!(deciding.seal(asked));
+        match poll_once(sealing.as_mut()).await {
+            Poll::Ready(sealed) => sealed,
+            Poll::Pending => {
+                self.answer(unanswered.take());
+                sealing.await
+            }
+        }
+    }
+
     /// Tells what a unit did, and answers its commands.
-    fn answer(&mut self, done: Option<(Batch<S>, Vec<Outcome<S>>, Committed)>) {
+    fn answer(&mut self, done: Option<Done<S>>) {
         if let Some((batch, outcomes, committed)) = done {
             self.committed(committed, batch.asked.len());
             batch.answer(outcomes);
@@ -220,12 +243,17 @@ impl<S: Service> Writer<S> {
         let messages: Vec<&Message<S>> =
             asked.iter().filter(fresh).map(|one| &one.message).collect();
         unit.prepare(messages.iter().copied()).await?;
-        let deciding = Deciding { stored, ..Deciding::of(unit) };
+        let deciding = Deciding { keys_known: true, stored, ..Deciding::of(unit) };
         let (sealed, outcomes) = deciding.seal(asked).await?;
         let committed = sealed.commit().await?;
         self.committed(committed, asked.len());
         Ok(outcomes)
     }
+}
+
+/// Lets work begin, without waiting for its end.
+async fn poll_once<F: Future>(mut work: Pin<&mut F>) -> Poll<F::Output> {
+    poll_fn(|context| Poll::Ready(work.as_mut().poll(context))).await
 }
 
 /// Decides the next command that waits, as part of the unit after one that is being committed. Whether
@@ -272,7 +300,7 @@ impl<S: Service> Batch<S> {
 impl<'a, S: Service> Deciding<'a, S> {
     fn of(unit: Unit<'a, S>) -> Self {
         let (stored, outcomes, closing) = (HashMap::new(), Vec::new(), Closing::default());
-        Self { unit, stored, outcomes, closing }
+        Self { unit, keys_known: false, stored, outcomes, closing }
     }
 
     /// Decides those of them that are not decided yet, up to one that must wait.
@@ -285,6 +313,11 @@ impl<'a, S: Service> Deciding<'a, S> {
             let cause = spans::command(&mut self.unit, &one.cause);
             let verdict = self.unit.handle(&one.message, &cause, one.if_match.as_deref()).await?;
             let Some(outcome) = outcome::<S>(verdict) else { return Ok(()) };
+            if outcome.is_err() && one.key.is_some() && !self.keys_known {
+                // It may have been carried out before, and have its answer. A key that is used again
+                // otherwise meets the stored one when this unit is committed.
+                return Err(StoreError::Overtaken);
+            }
             if let (Err(CommandError::Failed(why)), Some(span)) = (&outcome, self.unit.span()) {
                 span.fail(|| why.clone());
             }

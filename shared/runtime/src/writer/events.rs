@@ -107,11 +107,6 @@ impl<S: Service> Writer<S> {
                 self.careful = events.len();
                 Ok(())
             }
-            Err(StoreError::Overtaken) => {
-                // Where it is now is in the database.
-                self.consumer = None;
-                Ok(())
-            }
             other => other,
         }
     }
@@ -184,6 +179,16 @@ impl<S: Service> Writer<S> {
     }
 
     async fn try_events(&mut self, events: &[Kept], end: Anchor) -> Result<(), StoreError> {
+        match self.handle_events(events, end).await {
+            Err(StoreError::Overtaken) => {
+                self.forget_place();
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    async fn handle_events(&mut self, events: &[Kept], end: Anchor) -> Result<(), StoreError> {
         let core = Arc::clone(&self.core);
         let heard: Vec<_> = events.iter().map(|event| (event, to_message::<S>(event))).collect();
         let messages = heard.iter().filter_map(|(_, message)| message.as_ref().ok());
@@ -320,11 +325,16 @@ impl<S: Service> Writer<S> {
 
     /// Another replica was faster: nothing is done, and the checkpoint is read again.
     async fn start_over(&mut self, unit: Unit<'_, S>) -> Result<(), StoreError> {
+        self.forget_place();
+        unit.rollback().await
+    }
+
+    /// Where it is now is in the database.
+    fn forget_place(&mut self) {
         self.consumer = None;
         // Whoever moves the checkpoint past the attempts of this one settles them.
         self.open_attempt = None;
         self.open_together.clear();
-        unit.rollback().await
     }
 
     /// Notes that everything up to `end` is handled, without committing it yet.

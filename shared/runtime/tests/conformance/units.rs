@@ -1,6 +1,10 @@
 //! Units of work: commands carried out together, each answered for itself.
 
+use std::pin::pin;
 use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use futures_util::future::join_all;
 
 use waybill_runtime::{CommandError, Outcome, Request, Service, Step, Version};
 
@@ -18,6 +22,8 @@ on_both!(
     a_repeated_key_gets_the_first_answer_again_and_another_request_under_it_is_refused,
     a_key_repeated_within_one_batch_is_carried_out_once,
     the_answer_to_a_refused_command_is_not_stored,
+    a_repeated_command_gets_its_stored_answer_though_it_would_be_refused_by_now,
+    a_command_behind_its_own_repeat_gets_the_same_answer,
     a_command_for_an_older_version_is_stale,
     rows_in_memory_are_loaded_anew_after_another_process_changed_them,
     what_a_failed_command_did_to_a_row_in_memory_is_gone,
@@ -179,6 +185,46 @@ async fn the_answer_to_a_refused_command_is_not_stored(house: House) {
         assert!(matches!(refused, Err(CommandError::Refused(OnlyUp))), "{refused:?}");
     }
     assert!(batch(&mut leader, vec![ask(3)]).await.remove(0).is_ok(), "the key is still free");
+}
+
+async fn a_repeated_command_gets_its_stored_answer_though_it_would_be_refused_by_now(house: House) {
+    let mut leader = house.leader().await;
+    let a = counter();
+    command(&mut leader, [raise(a, 1)]).await;
+    let ask = || Request::<Leader> {
+        if_match: Some(vec![Version(1)]),
+        ..request(raise(a, 2), Some("the key"))
+    };
+    for _ in 0..3 {
+        let answer = batch(&mut leader, vec![ask()]).await.remove(0);
+        assert_eq!(answer.expect("its version was the present one then").body, "3");
+        let other =
+            batch(&mut leader, vec![request(raise(a, -1), Some("the key"))]).await.remove(0);
+        assert!(matches!(other, Err(CommandError::KeyReused)), "{other:?}");
+        // Rows are in memory again, and the next unit is decided ahead.
+        command(&mut leader, [raise(counter(), 1)]).await;
+    }
+    assert_eq!(total(&leader, a).await, 3);
+}
+
+async fn a_command_behind_its_own_repeat_gets_the_same_answer(house: House) {
+    let mut leader = house.leader().await;
+    let a = counter();
+    command(&mut leader, [raise(a, 1)]).await;
+    let ask = || Request::<Leader> {
+        if_match: Some(vec![Version(1)]),
+        ..request(raise(a, 2), Some("the key"))
+    };
+    let handle = leader.handle.clone();
+    let mut asking = pin!(join_all([handle.submit(ask()), handle.submit(ask())]));
+    assert!(asking.as_mut().now_or_never().is_none(), "both are in the queue");
+    // A unit for each: the second is decided while the first is not committed.
+    leader.step_commands(1).await.unwrap();
+    leader.step_commands(1).await.unwrap();
+    for answer in asking.await {
+        assert_eq!(answer.expect("its version was the present one then").body, "3");
+    }
+    assert_eq!(total(&leader, a).await, 3);
 }
 
 async fn a_command_for_an_older_version_is_stale(house: House) {
