@@ -42,6 +42,7 @@ mod growth;
 mod handle;
 mod health;
 mod kept;
+mod lately;
 pub mod limits;
 mod measure;
 mod migrate;

@@ -39,6 +39,8 @@ pub const NEWEST_EVENTS: usize = 4_096;
 pub const NEWEST_BYTES: usize = 4 << 20;
 /// Rows of each table that a writer keeps in memory from one unit to the next.
 pub const ROWS_KEPT: usize = 4_096;
+/// Idempotency keys that a writer knows to have answers.
+pub const KEYS_KEPT: usize = 4_096;
 /// Items of one page over HTTP.
 pub const PAGE_MAX: usize = 200;
 /// How long a wake-up may be missing before a loop looks by itself.

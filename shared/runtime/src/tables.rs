@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::future::Future;
 
 use crate::event::{Event, Recorded, Version};
+use crate::lately::Lately;
 use crate::limits;
 use crate::row::{Evolve, Row};
 
@@ -11,7 +12,8 @@ use crate::row::{Evolve, Row};
 #[derive(Debug)]
 pub struct Table<R: Row> {
     rows: HashMap<R::Key, Option<R>>,
-    kept: Kept<R>,
+    /// Rows of former units, which may be asked for again.
+    kept: Lately<R::Key, R>,
     /// Whether a row came from there since somebody last asked.
     recalled: bool,
     wanted: BTreeSet<R::Key>,
@@ -26,32 +28,11 @@ struct Undo<R: Row> {
     was_changed: bool,
 }
 
-/// Rows of former units that may be asked for again: those used last, within a limit.
-#[derive(Debug)]
-struct Kept<R: Row> {
-    young: HashMap<R::Key, R>,
-    /// What was young when there were too many; the next time it goes.
-    old: HashMap<R::Key, R>,
-}
-
-impl<R: Row> Kept<R> {
-    fn put(&mut self, key: R::Key, row: R) {
-        if self.young.len() >= limits::ROWS_KEPT / 2 {
-            self.old = std::mem::take(&mut self.young);
-        }
-        self.young.insert(key, row);
-    }
-
-    fn take(&mut self, key: &R::Key) -> Option<R> {
-        self.young.remove(key).or_else(|| self.old.remove(key))
-    }
-}
-
 impl<R: Row> Default for Table<R> {
     fn default() -> Self {
         Self {
             rows: HashMap::new(),
-            kept: Kept { young: HashMap::new(), old: HashMap::new() },
+            kept: Lately::new(limits::ROWS_KEPT),
             recalled: false,
             wanted: BTreeSet::new(),
             changed: BTreeSet::new(),

@@ -22,6 +22,7 @@ use crate::clock::Timestamp;
 use crate::core::Core;
 use crate::error::StoreError;
 use crate::failpoints::CommitPoint;
+use crate::lately::Lately;
 use crate::limits;
 use crate::measure;
 use crate::runs;
@@ -59,6 +60,8 @@ pub struct Writer<S: Service> {
     open_attempt: Option<(String, i64)>,
     /// The same of messages that were begun together.
     open_together: Vec<String>,
+    /// Keys of commands that were answered lately: one that comes again is answered in its turn.
+    answered: Lately<String, ()>,
     unit_size: usize,
     next_due: Option<Timestamp>,
 }
@@ -77,6 +80,7 @@ impl<S: Service> Writer<S> {
             unclean_runs: Vec::new(),
             open_attempt: None,
             open_together: Vec::new(),
+            answered: Lately::new(limits::KEYS_KEPT),
             next_due: Some(Timestamp(0)),
         }
     }

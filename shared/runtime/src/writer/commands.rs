@@ -77,7 +77,9 @@ impl<S: Service> Writer<S> {
         let mut did = batch.asked.len();
         let core = Arc::clone(&self.core);
         let messages = batch.asked.iter().map(|one| &one.message);
-        let Some(unit) = Unit::ahead(&core, CommitPoint::Commands, messages) else {
+        let repeats = batch.asked.iter().any(|one| self.was_answered(one));
+        let ahead = || Unit::ahead(&core, CommitPoint::Commands, messages);
+        let Some(unit) = (!repeats).then(ahead).flatten() else {
             self.in_turn(batch).await?;
             return Ok(Step::Did(did));
         };
@@ -159,6 +161,7 @@ impl<S: Service> Writer<S> {
     fn answer(&mut self, done: Option<Done<S>>) {
         if let Some((batch, outcomes, committed)) = done {
             self.committed(committed, batch.asked.len());
+            self.remember(&batch.asked, &outcomes);
             batch.answer(outcomes);
         }
     }
@@ -247,7 +250,22 @@ impl<S: Service> Writer<S> {
         let (sealed, outcomes) = deciding.seal(asked).await?;
         let committed = sealed.commit().await?;
         self.committed(committed, asked.len());
+        self.remember(asked, &outcomes);
         Ok(outcomes)
+    }
+
+    /// Whether it is known to be a repeat.
+    fn was_answered(&self, asked: &Asked<S>) -> bool {
+        asked.key.as_ref().is_some_and(|key| self.answered.has(&key.key))
+    }
+
+    /// Knows these commands when they are repeated.
+    fn remember(&mut self, asked: &[Asked<S>], outcomes: &[Outcome<S>]) {
+        for (one, outcome) in asked.iter().zip(outcomes) {
+            if let (Some(key), Ok(_)) = (&one.key, outcome) {
+                self.answered.put(key.key.clone(), ());
+            }
+        }
     }
 }
 
