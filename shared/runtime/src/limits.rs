@@ -23,8 +23,10 @@ pub const UNIT_MESSAGES_MIN: usize = 10;
 pub const GATHER_FROM: usize = 10;
 /// For how long, for each message that it had: the more come, the more does waiting for them save.
 pub const GATHER_EACH: Duration = Duration::from_micros(200);
-/// For how long at most.
-pub const GATHER: Duration = Duration::from_millis(10);
+/// For how long at most a writer does, whose units cost more than their messages.
+pub const GATHER_HEARD: Duration = Duration::from_millis(20);
+/// For how long at most a relay does: a long append is felt by commands that are committed beside it.
+pub const GATHER_TOLD: Duration = Duration::from_millis(10);
 /// Positions that one read of the log covers, for each message it may return.
 pub const LOG_WINDOW_FACTOR: usize = 4;
 /// Events or rows that a fold (rebuild, verify) holds at once.

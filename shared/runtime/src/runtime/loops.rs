@@ -69,7 +69,8 @@ impl<S: Service> Writing<S> {
                     self.health.good(&self.name);
                     backoff.reset();
                     if !gathering && !writer.is_behind() {
-                        gathering_until = self.core.clock.now().plus(to_gather(messages));
+                        let pause = to_gather(messages, limits::GATHER_HEARD);
+                        gathering_until = self.core.clock.now().plus(pause);
                     }
                 }
                 Ok(Step::Idle) => {
@@ -238,10 +239,10 @@ impl Round {
 }
 
 /// For how long a loop that has caught up gathers more, after so many messages.
-fn to_gather(messages: usize) -> Duration {
+fn to_gather(messages: usize, most: Duration) -> Duration {
     let count = if messages < limits::GATHER_FROM { 0 } else { messages };
     let count = u32::try_from(count).unwrap_or(u32::MAX);
-    limits::GATHER_EACH.saturating_mul(count).min(limits::GATHER)
+    limits::GATHER_EACH.saturating_mul(count).min(most)
 }
 
 /// The loop of a service's relay.
@@ -266,7 +267,8 @@ pub(super) async fn relay<S: Service>(
                     && events >= limits::GATHER_FROM
                     && !ending
                 {
-                    drained.run_until_cancelled(tokio::time::sleep(to_gather(events))).await;
+                    let pause = to_gather(events, limits::GATHER_TOLD);
+                    drained.run_until_cancelled(tokio::time::sleep(pause)).await;
                 }
                 limits::POLL
             }
