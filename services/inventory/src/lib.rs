@@ -38,11 +38,18 @@ impl Service for InventoryService {
         name: "stock",
         sql: include_str!("../../../migrations/inventory/0001_stock.sql"),
     }];
-    const POSTGRES_MIGRATIONS: &'static [Migration] = &[Migration {
-        version: 3001,
-        name: "views",
-        sql: include_str!("../../../migrations/postgres/0102_inventory_views.sql"),
-    }];
+    const POSTGRES_MIGRATIONS: &'static [Migration] = &[
+        Migration {
+            version: 3001,
+            name: "views",
+            sql: include_str!("../../../migrations/postgres/0102_inventory_views.sql"),
+        },
+        Migration {
+            version: 3002,
+            name: "room",
+            sql: include_str!("../../../migrations/postgres/0105_inventory_room.sql"),
+        },
+    ];
 
     type Tables = InventoryTables;
     type Event = InventoryEvent;

@@ -34,11 +34,18 @@ impl Service for LogisticsService {
         name: "shipments",
         sql: include_str!("../../../migrations/logistics/0001_shipments.sql"),
     }];
-    const POSTGRES_MIGRATIONS: &'static [Migration] = &[Migration {
-        version: 3001,
-        name: "views",
-        sql: include_str!("../../../migrations/postgres/0103_logistics_views.sql"),
-    }];
+    const POSTGRES_MIGRATIONS: &'static [Migration] = &[
+        Migration {
+            version: 3001,
+            name: "views",
+            sql: include_str!("../../../migrations/postgres/0103_logistics_views.sql"),
+        },
+        Migration {
+            version: 3002,
+            name: "room",
+            sql: include_str!("../../../migrations/postgres/0106_logistics_room.sql"),
+        },
+    ];
 
     type Tables = LogisticsTables;
     type Event = LogisticsEvent;

@@ -45,11 +45,18 @@ impl Service for UserService {
         name: "users",
         sql: include_str!("../../../migrations/user/0001_users.sql"),
     }];
-    const POSTGRES_MIGRATIONS: &'static [Migration] = &[Migration {
-        version: 3001,
-        name: "views",
-        sql: include_str!("../../../migrations/postgres/0104_user_views.sql"),
-    }];
+    const POSTGRES_MIGRATIONS: &'static [Migration] = &[
+        Migration {
+            version: 3001,
+            name: "views",
+            sql: include_str!("../../../migrations/postgres/0104_user_views.sql"),
+        },
+        Migration {
+            version: 3002,
+            name: "room",
+            sql: include_str!("../../../migrations/postgres/0107_user_room.sql"),
+        },
+    ];
 
     type Tables = UserTables;
     type Event = UserEvent;

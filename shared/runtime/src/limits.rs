@@ -24,7 +24,7 @@ pub const GATHER_FROM: usize = 10;
 /// For how long, for each message that it had: the more come, the more does waiting for them save.
 pub const GATHER_EACH: Duration = Duration::from_micros(200);
 /// For how long at most a writer does, whose units cost more than their messages.
-pub const GATHER_HEARD: Duration = Duration::from_millis(20);
+pub const GATHER_HEARD: Duration = Duration::from_millis(100);
 /// For how long at most a relay does: a long append is felt by commands that are committed beside it.
 pub const GATHER_TOLD: Duration = Duration::from_millis(10);
 /// Positions that one read of the log covers, for each message it may return.
@@ -36,11 +36,11 @@ pub const PAGES_AHEAD: usize = 2;
 /// Events that one audit answer may hold for one order.
 pub const HISTORY_EVENTS: usize = 2_000;
 /// Events of a log that a process keeps in memory for those who come next.
-pub const NEWEST_EVENTS: usize = 4_096;
+pub const NEWEST_EVENTS: usize = 8_192;
 /// Bytes of them, about.
-pub const NEWEST_BYTES: usize = 4 << 20;
+pub const NEWEST_BYTES: usize = 8 << 20;
 /// Rows of each table that a writer keeps in memory from one unit to the next.
-pub const ROWS_KEPT: usize = 4_096;
+pub const ROWS_KEPT: usize = 8_192;
 /// Idempotency keys that a writer knows to have answers.
 pub const KEYS_KEPT: usize = 4_096;
 /// Items of one page over HTTP.

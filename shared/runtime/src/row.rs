@@ -75,7 +75,7 @@ pub trait Evolve: Row {
 }
 
 /// The two kinds of column that mean the same in both databases.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// `text not null`
     Text,

@@ -29,7 +29,15 @@ pub(crate) struct Statement {
     text: Cow<'static, str>,
     values: Vec<Cell>,
     rows: Option<Arc<dyn Rows>>,
+    beside: Vec<Over>,
     kind: Kind,
+}
+
+/// A text over rows.
+#[derive(Clone, Debug)]
+struct Over {
+    text: &'static str,
+    rows: Arc<dyn Rows>,
 }
 
 /// How a statement is carried out.
@@ -45,7 +53,13 @@ enum Kind {
 
 /// A statement that is carried out often.
 pub(crate) fn query(text: &'static str) -> Statement {
-    Statement { text: Cow::Borrowed(text), values: Vec::new(), rows: None, kind: Kind::Prepared }
+    Statement {
+        text: Cow::Borrowed(text),
+        values: Vec::new(),
+        rows: None,
+        beside: Vec::new(),
+        kind: Kind::Prepared,
+    }
 }
 
 /// A statement whose one value is `1 / x`: where x is 0 instead of 1, everything behind it is refused as
@@ -127,22 +141,17 @@ impl Statement {
         self
     }
 
-    /// Its text, with the table of its rows where it has any: what makes the column at an index, and what
-    /// the columns are taken from, which begins at this parameter.
-    fn text_with_rows(
-        &self,
-        column: impl Fn(usize, row::Kind) -> String,
-        source: impl Fn(usize, &[row::Kind]) -> String,
-    ) -> Cow<'static, str> {
-        let Some(rows) = &self.rows else { return self.text.clone() };
-        let kinds = rows.kinds();
-        let names: Vec<String> = (0..kinds.len()).map(|index| format!("c{index}")).collect();
-        let columns: Vec<String> =
-            kinds.iter().enumerate().map(|(index, kind)| column(index, *kind)).collect();
-        let (names, columns) = (names.join(", "), columns.join(", "));
-        let source = source(self.values.len() + 1, &kinds);
-        let text = &self.text;
-        format!("with rows ({names}) as (select {columns} from {source}) {text}").into()
+    /// Carries out another text over other rows with it, of which neither needs what the other does.
+    /// Postgres takes all of them as one statement, which saves an answer for each. Nothing is told of what
+    /// becomes of them.
+    pub(crate) fn beside(mut self, rows: Arc<dyn Rows>, text: &'static str) -> Self {
+        self.beside.push(Over { text, rows });
+        self
+    }
+
+    /// All rows that come with it.
+    fn all_rows(&self) -> impl Iterator<Item = &Arc<dyn Rows>> {
+        self.rows.iter().chain(self.beside.iter().map(|other| &other.rows))
     }
 
     /// Carries it out; how many rows it changed.
@@ -173,6 +182,12 @@ impl Statement {
     ) -> Result<R, Error> {
         connection.ask(self).await?.row()
     }
+}
+
+/// The table `rows` of a statement: names of its columns, and what they are selected from.
+fn table_of_rows(columns: usize, select: &str) -> String {
+    let names: Vec<String> = (0..columns).map(|index| format!("c{index}")).collect();
+    format!("rows ({}) as ({select})", names.join(", "))
 }
 
 /// What became of a statement.
@@ -214,9 +229,12 @@ impl Connection {
     pub(crate) async fn run(&mut self, statements: Vec<Statement>) -> Result<Vec<Answered>, Error> {
         for statement in &statements {
             trace!(target: TOLD, text = %statement.text);
+            for other in &statement.beside {
+                trace!(target: TOLD, text = %other.text);
+            }
         }
         // A statement that cannot be sent must hold back the commit behind it.
-        if !statements.iter().filter_map(|statement| statement.rows.as_deref()).all(Rows::fit) {
+        if !statements.iter().flat_map(Statement::all_rows).all(|rows| rows.fit()) {
             return Err(Error::bad_value("a column of rows to be written has values of two kinds"));
         }
         match self {

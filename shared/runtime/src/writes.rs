@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use crate::sql::{self, Rows, Statement};
 
-/// Statements that do not depend on one another.
+/// Texts over rows, none of which needs what another does.
 #[derive(Debug, Default)]
-pub(crate) struct Writes(Vec<Statement>);
+pub(crate) struct Writes(Option<Statement>);
 
 impl Writes {
     /// Adds a statement over rows, unless there are none.
@@ -17,12 +17,15 @@ impl Writes {
     /// The same over rows that somebody else needs as well.
     pub(crate) fn add_shared(&mut self, statement: &'static str, rows: Arc<dyn Rows>) {
         if rows.count() > 0 {
-            self.0.push(sql::over(rows, statement));
+            self.0 = Some(match self.0.take() {
+                None => sql::over(rows, statement),
+                Some(first) => first.beside(rows, statement),
+            });
         }
     }
 
-    /// The statements, to be carried out together.
+    /// All of them, as one statement that is answered what the first is.
     pub(crate) fn into_statements(self) -> Vec<Statement> {
-        self.0
+        self.0.into_iter().collect()
     }
 }

@@ -3,8 +3,10 @@
 //! Not by sqlx, which waits for each answer before it sends the next statement: a unit of work takes one or
 //! two round trips in place of five to seven.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::future::poll_fn;
+use std::iter;
 use std::path::Path;
 use std::pin::{Pin, pin};
 use std::task::Poll;
@@ -27,7 +29,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use tracing::debug;
 use uuid::Uuid;
 
-use super::{Answered, Error, Field, Kind, Row, Rows, Statement, tls};
+use super::{Answered, Error, Field, Kind, Over, Row, Rows, Statement, tls};
 use crate::row::{self, Cell};
 
 /// A database of a server.
@@ -41,7 +43,7 @@ pub(crate) struct Server {
 #[derive(Debug)]
 pub(crate) struct Connection {
     client: Option<Client>,
-    prepared: HashMap<String, tokio_postgres::Statement>,
+    prepared: HashMap<Shape, tokio_postgres::Statement>,
     /// Carries what is sent and received.
     carrying: JoinHandle<()>,
 }
@@ -177,16 +179,16 @@ impl Connection {
 
     /// Prepares a statement, once.
     async fn prepare(&mut self, statement: &Statement) -> Result<tokio_postgres::Statement, Error> {
-        let text = statement.text_with_rows(|index, _| format!("r{index}"), unnested);
-        if let Some(prepared) = self.prepared.get(text.as_ref()) {
+        let shape = Shape::of(statement);
+        if let Some(prepared) = self.prepared.get(&shape) {
             return Ok(prepared.clone());
         }
         let client = self.client.as_ref().ok_or(Error::Closed)?;
         let values = statement.values.iter().map(|value| type_of(value.kind()));
-        let columns = statement.rows.iter().flat_map(|rows| rows.kinds().into_owned());
+        let columns = shape.columns.iter().flat_map(|kinds| kinds.iter().copied());
         let types: Vec<Type> = values.chain(columns.map(type_of_all)).collect();
-        let prepared = client.prepare_typed(&text, &types).await?;
-        self.prepared.insert(text.into_owned(), prepared.clone());
+        let prepared = client.prepare_typed(&text(statement), &types).await?;
+        self.prepared.insert(shape, prepared.clone());
         Ok(prepared)
     }
 
@@ -215,7 +217,8 @@ async fn ask(
         client.batch_execute(&statement.text).await?;
         return Ok(Answered::default());
     };
-    let columns: Vec<Column<'_>> = statement.rows.as_deref().map(Column::all).unwrap_or_default();
+    let columns: Vec<Column<'_>> =
+        statement.all_rows().flat_map(|rows| Column::all(&**rows)).collect();
     let values = statement.values.iter().map(|value| match value {
         Cell::Text(text) => text as &(dyn ToSql + Sync),
         Cell::Bigint(number) => number as &(dyn ToSql + Sync),
@@ -268,12 +271,48 @@ fn type_of_all(kind: row::Kind) -> Type {
     }
 }
 
-/// A parameter for each column, from this one on.
-fn unnested(place: usize, kinds: &[row::Kind]) -> String {
-    let of = |(number, kind): (usize, &row::Kind)| format!("${number}::{}", type_of(*kind).name());
-    let arrays = (place..).zip(kinds).map(|one| format!("{}[]", of(one))).collect::<Vec<_>>();
-    let names: Vec<String> = (0..kinds.len()).map(|index| format!("r{index}")).collect();
-    format!("unnest({}) as r ({})", arrays.join(", "), names.join(", "))
+/// What a statement that is prepared can be carried out again for.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Shape {
+    texts: Vec<Cow<'static, str>>,
+    /// What the rows of each text hold.
+    columns: Vec<Cow<'static, [row::Kind]>>,
+}
+
+impl Shape {
+    fn of(statement: &Statement) -> Self {
+        let others = statement.beside.iter().map(|other| Cow::Borrowed(other.text));
+        Self {
+            texts: iter::once(statement.text.clone()).chain(others).collect(),
+            columns: statement.all_rows().map(|rows| rows.kinds()).collect(),
+        }
+    }
+}
+
+/// The text of a statement and of what goes beside it, with a parameter for each column of their rows.
+fn text(statement: &Statement) -> String {
+    let mut place = statement.values.len() + 1;
+    let mut tables = Vec::new();
+    let rows = statement.rows.as_ref().map(|rows| table_of_rows(&**rows, &mut place));
+    for (number, Over { text, rows }) in statement.beside.iter().enumerate() {
+        let table = table_of_rows(&**rows, &mut place);
+        tables.push(format!("beside_{number} as (with {table} {text})"));
+    }
+    tables.extend(rows);
+    let with = if tables.is_empty() { "" } else { "with " };
+    format!("{with}{} {}", tables.join(", "), statement.text)
+}
+
+/// From so many parameters on. Set-returning functions that are selected need no copy of their rows, other
+/// than those that are selected from.
+fn table_of_rows(rows: &dyn Rows, place: &mut usize) -> String {
+    let kinds = rows.kinds();
+    let columns: Vec<String> = (*place..)
+        .zip(&*kinds)
+        .map(|(number, kind)| format!("unnest(${number}::{}[])", type_of(*kind).name()))
+        .collect();
+    *place += kinds.len();
+    super::table_of_rows(kinds.len(), &format!("select {}", columns.join(", ")))
 }
 
 /// A column of the rows that come with a statement: an array.

@@ -9,7 +9,7 @@ use rusqlite::functions::FunctionFlags;
 use rusqlite::types::{ToSqlOutput, Value, ValueRef};
 use tokio::sync::oneshot;
 
-use super::{Answered, Error, Field, Kind, Row, Rows, Statement};
+use super::{Answered, Error, Field, Kind, Over, Row, Rows, Statement};
 use crate::limits;
 use crate::row::Cell;
 
@@ -78,11 +78,8 @@ impl Connection {
 
 fn serve(connection: &rusqlite::Connection, current: &Current, jobs: &mpsc::Receiver<Job>) {
     for Job { statements, reply } in jobs {
-        let answering = statements.iter().map(|statement| {
-            current.set(statement.rows.as_ref());
-            answer(connection, statement)
-        });
-        let answers = answering.collect();
+        let answers =
+            statements.iter().map(|statement| answer(connection, current, statement)).collect();
         current.set(None);
         // Who asked may want to have the rows to itself again.
         drop(statements);
@@ -91,23 +88,37 @@ fn serve(connection: &rusqlite::Connection, current: &Current, jobs: &mpsc::Rece
     }
 }
 
-fn answer(connection: &rusqlite::Connection, statement: &Statement) -> Result<Answered, Error> {
+fn answer(
+    connection: &rusqlite::Connection,
+    current: &Current,
+    statement: &Statement,
+) -> Result<Answered, Error> {
     if statement.kind == Kind::Plain {
         connection.execute_batch(&statement.text)?;
         return Ok(Answered::default());
     }
-    let text = statement.text_with_rows(
-        |index, _| format!("cell(k, {index})"),
-        |place, _| {
-            format!(
-                "(with recursive each (k) as (values (0) union all select k + 1 from each \
-                 where k + 1 < ${place}) select k from each)"
-            )
-        },
-    );
+    let answered = carry_out(connection, current, statement, statement.rows.as_ref())?;
+    for Over { text, rows } in &statement.beside {
+        carry_out(connection, current, &super::query(text), Some(rows))?;
+    }
+    Ok(answered)
+}
+
+fn carry_out(
+    connection: &rusqlite::Connection,
+    current: &Current,
+    statement: &Statement,
+    rows: Option<&Arc<dyn Rows>>,
+) -> Result<Answered, Error> {
+    current.set(rows);
+    let (text, count) = match rows {
+        Some(rows) => (
+            with_rows(statement, rows.kinds().len()).into(),
+            Some(i64::try_from(rows.count()).map_err(Error::bad_value)?.into()),
+        ),
+        None => (statement.text.clone(), None),
+    };
     let mut prepared = connection.prepare_cached(&text)?;
-    let count = statement.rows.as_deref().map(|rows| i64::try_from(rows.count()));
-    let count = count.transpose().map_err(Error::bad_value)?.map(Cell::Bigint);
     bind(&mut prepared, statement.values.iter().chain(&count))?;
     let columns = prepared.column_count();
     if columns == 0 {
@@ -126,6 +137,17 @@ fn answer(connection: &rusqlite::Connection, statement: &Statement) -> Result<An
         rows.push(Row::Sqlite(cells.collect::<Result<_, Error>>()?));
     }
     Ok(Answered { rows, changed: 0 })
+}
+
+/// The text with a table of so many columns, whose rows are counted in the parameter behind the others.
+fn with_rows(Statement { text, values, .. }: &Statement, columns: usize) -> String {
+    let cells: Vec<String> = (0..columns).map(|index| format!("cell(k, {index})")).collect();
+    let (cells, place) = (cells.join(", "), values.len() + 1);
+    let select = format!(
+        "select {cells} from (with recursive each (k) as (values (0) union all select k + 1 \
+         from each where k + 1 < ${place}) select k from each)"
+    );
+    format!("with {} {text}", super::table_of_rows(columns, &select))
 }
 
 /// The rows of the statement that is carried out, for the function `cell` of its text.
