@@ -57,6 +57,11 @@ impl Service for OrderService {
             name: "arrival_told",
             sql: include_str!("../../../migrations/order/0002_arrival_told.sql"),
         },
+        Migration {
+            version: 2003,
+            name: "fewer indexes",
+            sql: include_str!("../../../migrations/order/0003_fewer_indexes.sql"),
+        },
     ];
     const POSTGRES_MIGRATIONS: &'static [Migration] = &[Migration {
         version: 3001,

@@ -121,7 +121,10 @@ row! {
         arrival_told: text ArrivalTold,
     }
     list newest by id where [];
-    list newest by id where [customer_id = "$3"];
+    list newest by id where [customer_id = "$3"] over status [
+        "placed", "confirmed", "cancelling", "dispatched", "delivered", "completed", "rejected",
+        "cancelled"
+    ];
     list newest by id where [status = "$3"];
     list newest by id where [customer_id = "$3", status = "$4"];
     counted by status: Status;

@@ -13,9 +13,9 @@ use waybill_contract::order::{
 };
 use waybill_contract::user::{DeclineReason, NotificationKind};
 use waybill_order::{
-    Command, InvalidLine, OrderService, OrderTables, OrderView, PlaceOrder, Refusal, Status, Timer,
+    Command, InvalidLine, Order, OrderService, OrderTables, OrderView, PlaceOrder, Refusal, Status, Timer,
 };
-use waybill_runtime::{Message, Service as _, Tables as _, TimerChange, Timestamp, Version};
+use waybill_runtime::{Listed as _, Message, Service as _, Tables as _, TimerChange, Timestamp, Version};
 
 use crate::facts::*;
 
@@ -374,4 +374,12 @@ fn invalid(lines: &[(usize, &str)]) -> Refusal {
         detail: detail.to_owned(),
     };
     Refusal::InvalidLines(lines.iter().map(line).collect())
+}
+
+#[test]
+fn a_customers_orders_are_listed_whatever_their_status() {
+    let list = Order::LISTS.iter().find(|list| list.filters == ["customer_id"]).unwrap();
+    for status in Status::TEXTS {
+        assert!(list.sql.contains(&format!("status = '{status}'")), "{status}: {}", list.sql);
+    }
 }

@@ -328,13 +328,18 @@ impl Direction {
 /// with).
 ///
 /// The first field is the key. A `version` column comes last in the table, without being declared.
+/// A list `over` a column and all its values is found by an index that has this column between the filters
+/// and the order: a page of each value, merged.
 /// All SQL of the table is put together here, at compile time.
 #[macro_export]
 macro_rules! row {
     (
         $(#[$meta:meta])*
         $vis:vis struct $Row:ident in $table:ident for $Event:ident $fields:tt
-        $( list $direction:ident by $sort:ident where [ $( $filter:ident = $place:literal ),* ]; )*
+        $(
+            list $direction:ident by $sort:ident where [ $( $filter:ident = $place:literal ),* ]
+            $( over $split:ident [ $( $value:literal ),+ ] )?;
+        )*
         $( counted by $counted:ident: $Counted:ty; )?
     ) => {
         $crate::row!(@row [$(#[$meta])*] [$vis] $Row $table $Event [$($counted $Counted)?] $fields);
@@ -344,11 +349,8 @@ macro_rules! row {
                 filters: &[$( stringify!($filter) ),*],
                 sort: stringify!($sort),
                 direction: $crate::row!(@direction $direction),
-                sql: concat!(
-                    $crate::row!(@select $table $fields),
-                    " where ", $( stringify!($filter), " = ", $place, " and ", )*
-                    stringify!($sort), $crate::row!(@after $direction), "$1",
-                    " order by ", stringify!($sort), $crate::row!(@order $direction), " limit $2",
+                sql: $crate::row!(
+                    @list [$table $fields $direction $sort $($filter $place)*] $( $split $($value)+ )?
                 ),
             } ),*];
         }
@@ -430,6 +432,29 @@ macro_rules! row {
                 })
             }
         }
+    };
+    (@list $page:tt) => { $crate::row!(@page $page) };
+    (@list $page:tt $split:ident $first:literal $($value:literal)*) => {
+        concat!(
+            "select * from (", $crate::row!(@page $page $split $first), ") as found",
+            $(
+                " union all select * from (", $crate::row!(@page $page $split $value), ") as found",
+            )*
+            $crate::row!(@end $page),
+        )
+    };
+    (@page [$table:ident $fields:tt $direction:ident $sort:ident $($filter:ident $place:literal)*]
+        $( $split:ident $value:literal )?) => {
+        concat!(
+            $crate::row!(@select $table $fields),
+            " where ", $( stringify!($filter), " = ", $place, " and ", )*
+            $( stringify!($split), " = '", $value, "' and ", )?
+            stringify!($sort), $crate::row!(@after $direction), "$1",
+            $crate::row!(@end [$table $fields $direction $sort]),
+        )
+    };
+    (@end [$table:ident $fields:tt $direction:ident $sort:ident $($filters:tt)*]) => {
+        concat!(" order by ", stringify!($sort), $crate::row!(@order $direction), " limit $2")
     };
     (@select $table:ident {
         $(#[$key_meta:meta])* $key:ident: $key_kind:ident $Key:ty,
