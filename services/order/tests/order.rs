@@ -13,9 +13,12 @@ use waybill_contract::order::{
 };
 use waybill_contract::user::{DeclineReason, NotificationKind};
 use waybill_order::{
-    Command, InvalidLine, Order, OrderService, OrderTables, OrderView, PlaceOrder, Refusal, Status, Timer,
+    Command, InvalidLine, Order, OrderService, OrderTables, OrderView, PlaceOrder, Refusal, Status,
+    Timer,
 };
-use waybill_runtime::{Listed as _, Message, Service as _, Tables as _, TimerChange, Timestamp, Version};
+use waybill_runtime::{
+    Listed as _, Message, Service as _, Tables as _, TimerChange, Timestamp, Version,
+};
 
 use crate::facts::*;
 
