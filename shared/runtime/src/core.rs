@@ -23,6 +23,7 @@ use crate::outbox::{self, OutboxEvent};
 use crate::sealed::{Committed, Evidence};
 use crate::service::Service;
 use crate::sql;
+use crate::streams::Streams;
 use crate::trace::Tracer;
 
 /// One service with its database, as its writer, relay and handle share it.
@@ -39,6 +40,8 @@ pub(crate) struct Core<S: Service> {
     outbox_newest: Mutex<Newest<Following>>,
     /// Rows of former units, for the next.
     pub(crate) kept_rows: KeptRows<S>,
+    /// Versions that former units gave, for the next.
+    pub(crate) streams: Streams,
     /// Rings when dead letters are to be tried again.
     pub(crate) retry: Notify,
     /// Tells the rows that a unit changed.
@@ -79,6 +82,7 @@ impl<S: Service> Core<S> {
             outbox_grew: Notify::new(),
             outbox_newest: Mutex::default(),
             kept_rows: KeptRows::default(),
+            streams: Streams::default(),
             retry: Notify::new(),
             changes: broadcast::channel(limits::CHANGES_KEPT).0,
             gauges: Gauges::default(),

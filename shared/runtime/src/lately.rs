@@ -29,8 +29,12 @@ impl<K: Eq + Hash, V> Lately<K, V> {
         self.young.remove(key).or_else(|| self.old.remove(key))
     }
 
+    pub(crate) fn get(&self, key: &K) -> Option<&V> {
+        self.young.get(key).or_else(|| self.old.get(key))
+    }
+
     pub(crate) fn has(&self, key: &K) -> bool {
-        self.young.contains_key(key) || self.old.contains_key(key)
+        self.get(key).is_some()
     }
 }
 

@@ -59,6 +59,7 @@ mod sealed;
 mod service;
 mod sql;
 mod steps;
+mod streams;
 mod tables;
 mod timers;
 pub mod trace;

@@ -38,37 +38,78 @@ impl Rows for Vec<OutboxEvent> {
     }
 }
 
-/// Adds events at the end. The caller holds the turn and dealt the positions. Their versions begin at 1
-/// in each stream; how many the stream has already is added here, and told.
-///
-/// `order by` makes Postgres look up all of that before it inserts the first row: for each further row of
-/// a stream it would walk over those that the statement itself has inserted, which it must not count.
-pub(crate) fn insert(writes: &mut Writes, events: Arc<Vec<OutboxEvent>>) {
-    writes.add_shared(
-        concat!(
-            "insert into outbox (position, ",
-            envelope_columns!(),
-            ") select c0, c1, c2, c3, c4, c5 + present, c6, c7, c8, c9, c10, c11 from (select rows.*, \
-             coalesce((select max(stream_version) from outbox where stream = c4), 0) as present \
-             from rows order by c0) as located returning position, stream_version"
-        ),
-        events,
-    );
+/// Events on their way into the outbox, in order. The caller deals their positions.
+#[derive(Debug, Default)]
+pub(crate) struct Additions {
+    events: Vec<OutboxEvent>,
+    /// Indexes of those whose streams' versions are not known: theirs count from the first of each stream
+    /// in here.
+    uncounted: Vec<usize>,
 }
 
-/// Those events with the versions that the insert told; none if it told others.
-pub(crate) fn inserted(
-    events: Arc<Vec<OutboxEvent>>,
-    insert: Option<Answered>,
-) -> Vec<OutboxEvent> {
-    let mut events = Arc::unwrap_or_clone(events);
-    let told = insert.unwrap_or_default().rows().unwrap_or_default();
-    let versions: HashMap<i64, i64> = told.into_iter().collect();
-    for event in &mut events {
-        let Some(version) = versions.get(&event.position.0) else { return Vec::new() };
-        Arc::make_mut(&mut event.envelope).version = Version(*version);
+impl Additions {
+    /// With room for so many.
+    pub(crate) fn with_capacity(count: usize) -> Self {
+        Self { events: Vec::with_capacity(count), uncounted: Vec::new() }
     }
-    events
+
+    /// Adds one, whose version is that in its stream, or is not known yet.
+    pub(crate) fn push(&mut self, event: OutboxEvent, is_counted: bool) {
+        if !is_counted {
+            self.uncounted.push(self.events.len());
+        }
+        self.events.push(event);
+    }
+
+    /// All of them, not all with their versions.
+    pub(crate) fn events(&self) -> &[OutboxEvent] {
+        &self.events
+    }
+
+    /// Adds them at the end, before anything else. The caller holds the turn.
+    ///
+    /// `order by` makes Postgres look up all versions before it inserts the first row: for each further row
+    /// of a stream it would walk over those that the statement itself has inserted, which it must not count.
+    pub(crate) fn insert(&self, writes: &mut Writes) {
+        let mut uncounted = self.uncounted.iter().copied().peekable();
+        let parted = self.events.iter().cloned().enumerate();
+        let (uncounted, counted): (Vec<_>, Vec<_>) =
+            parted.partition(|(index, _)| uncounted.next_if_eq(index).is_some());
+        let rows = |part: Vec<(usize, OutboxEvent)>| -> Vec<OutboxEvent> {
+            part.into_iter().map(|(_, event)| event).collect()
+        };
+        writes.add(
+            concat!(
+                "insert into outbox (position, ",
+                envelope_columns!(),
+                ") select c0, c1, c2, c3, c4, c5 + present, c6, c7, c8, c9, c10, c11 from (select rows.*, \
+                 coalesce((select max(stream_version) from outbox where stream = c4), 0) as present \
+                 from rows order by c0) as located returning position, stream_version"
+            ),
+            rows(uncounted),
+        );
+        writes.add(
+            concat!("insert into outbox (position, ", envelope_columns!(), ") select * from rows"),
+            rows(counted),
+        );
+    }
+
+    /// All of them with the versions that were given where they were not known; none if the answer does
+    /// not tell all of those.
+    pub(crate) fn inserted(self, answer: Option<Answered>) -> Vec<OutboxEvent> {
+        let Self { mut events, uncounted } = self;
+        if uncounted.is_empty() {
+            return events;
+        }
+        let told = answer.unwrap_or_default().rows().unwrap_or_default();
+        let versions: HashMap<i64, i64> = told.into_iter().collect();
+        for index in uncounted {
+            let event = &mut events[index];
+            let Some(version) = versions.get(&event.position.0) else { return Vec::new() };
+            Arc::make_mut(&mut event.envelope).version = Version(*version);
+        }
+        events
+    }
 }
 
 /// The id of the first event of each of these streams that has any.

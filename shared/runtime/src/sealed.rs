@@ -1,7 +1,6 @@
 //! The end of a unit of work: everything that it decided, on its way into the database.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::checkpoint::Checkpoint;
@@ -13,7 +12,7 @@ use crate::event::{EventId, Position};
 use crate::failpoints::CommitPoint;
 use crate::kept::State;
 use crate::measure;
-use crate::outbox::{self, OutboxEvent};
+use crate::outbox::{Additions, OutboxEvent};
 use crate::service::Service;
 use crate::trace::Span;
 use crate::unit::Closing;
@@ -29,7 +28,7 @@ pub(crate) struct Sealed<'a, S: Service> {
     pub(crate) since: Timestamp,
     /// What it was decided on.
     pub(crate) before: State,
-    pub(crate) outbox: Arc<Vec<OutboxEvent>>,
+    pub(crate) outbox: Additions,
     /// Nothing if it has no effects.
     pub(crate) writes: Option<Writes>,
     pub(crate) evidence: Evidence,
@@ -42,7 +41,7 @@ pub(crate) struct Sealed<'a, S: Service> {
 impl<S: Service> Sealed<'_, S> {
     /// Writes everything and commits. What it committed is known when this returns.
     pub(crate) async fn commit(mut self) -> Result<Committed, StoreError> {
-        let (core, events) = (self.core, self.outbox.len());
+        let (core, events) = (self.core, self.outbox.events().len());
         let newest = self.write().await;
         if !matches!(newest, Ok(Some(_))) {
             // The rows left behind may not be those of the database.
@@ -85,7 +84,9 @@ impl<S: Service> Sealed<'_, S> {
             // What goes into the outbox goes first, after what is expected.
             Ok(answers) => {
                 let insert = answers.into_iter().nth(usize::from(is_ahead));
-                Ok(Some(outbox::inserted(std::mem::take(&mut self.outbox), insert)))
+                let added = std::mem::take(&mut self.outbox).inserted(insert);
+                core.streams.grew(self.before.newest, &added);
+                Ok(Some(added))
             }
             Err(refused) if is_ahead && refused.is_for_want_of_a_turn() => Err(refused.into()),
             // Its answer may be one that was stored before: in its turn that is looked up.

@@ -19,7 +19,7 @@ use crate::error::StoreError;
 use crate::event::{Envelope, Event, EventId, Position, Recorded, Version};
 use crate::failpoints::CommitPoint;
 use crate::kept::{Left, State};
-use crate::outbox::{self, OutboxEvent};
+use crate::outbox::{self, Additions, OutboxEvent};
 use crate::rows::{self, Fresh, Save};
 use crate::sealed::{Committed, Evidence, Sealed};
 use crate::service::{Answer, Context, Message, Service, TimerChange};
@@ -151,10 +151,18 @@ struct Draft {
 
 /// A stream to which a unit adds.
 struct Growing {
-    /// How many events the unit has added.
+    /// How many events it has, or the unit has added.
     version: Version,
+    /// Whether those before the unit are counted.
+    is_counted: bool,
     /// The id of the stream's first event.
     first: String,
+}
+
+impl Growing {
+    fn from(known: Option<Version>, first: String) -> Self {
+        Self { version: known.unwrap_or_default(), is_counted: known.is_some(), first }
+    }
 }
 
 /// What follows from one message.
@@ -448,11 +456,12 @@ impl<'a, S: Service> Unit<'a, S> {
         for draft in &self.drafts {
             *written.entry(draft.kind).or_default() += 1;
         }
-        let outbox = Arc::new(self.record().await?);
+        let outbox = self.record().await?;
+        let events = outbox.events();
         let mut writes = Writes::default();
         let mut changed = Vec::new();
-        if !outbox.is_empty() {
-            outbox::insert(&mut writes, Arc::clone(&outbox));
+        if !events.is_empty() {
+            outbox.insert(&mut writes);
             let mut save = Save { writes: &mut writes, changed: Vec::new() };
             self.tables.visit(&mut save).await?;
             changed = save.changed;
@@ -472,11 +481,11 @@ impl<'a, S: Service> Unit<'a, S> {
         if let Some(next) = &closing.checkpoint {
             checkpoint::insert(&mut writes, next, now)?;
         }
-        let is_empty = outbox.is_empty() && self.timers.is_empty() && closing.is_empty();
-        let evidence = Evidence::of(&outbox, &closing);
+        let is_empty = events.is_empty() && self.timers.is_empty() && closing.is_empty();
+        let evidence = Evidence::of(events, &closing);
         let left = State {
-            head: self.state.head.plus(outbox.len()),
-            newest: outbox.last().map(|event| event.envelope.id).or(self.state.newest),
+            head: self.state.head.plus(events.len()),
+            newest: events.last().map(|event| event.envelope.id).or(self.state.newest),
             checkpoint: closing.checkpoint.as_ref().map_or(self.state.checkpoint, |it| it.sequence),
             lanes_held: self.state.lanes_held || !closing.parked.is_empty(),
             attempts_left: self.state.attempts_left,
@@ -519,12 +528,8 @@ impl<'a, S: Service> Unit<'a, S> {
         Ok(())
     }
 
-    /// Deals positions and correlations to the drafts, and versions that count from the first event of
-    /// each stream in this unit.
-    async fn record(&mut self) -> Result<Vec<OutboxEvent>, StoreError> {
-        if self.drafts.is_empty() {
-            return Ok(Vec::new());
-        }
+    /// The first event of each stream that has one, where drafts correlate with it.
+    async fn firsts(&mut self) -> Result<HashMap<String, String>, StoreError> {
         let drafts = std::mem::take(&mut self.drafts);
         let by_stream = drafts
             .iter()
@@ -535,20 +540,33 @@ impl<'a, S: Service> Unit<'a, S> {
         } else {
             outbox::first_events(self.turn().await?, &by_stream).await?
         };
+        self.drafts = drafts;
+        Ok(firsts)
+    }
+
+    /// Deals positions, correlations and versions to the drafts.
+    async fn record(&mut self) -> Result<Additions, StoreError> {
+        if self.drafts.is_empty() {
+            return Ok(Additions::default());
+        }
+        let firsts = self.firsts().await?;
+        let drafts = std::mem::take(&mut self.drafts);
         let mut streams = HashMap::<String, Growing>::new();
-        let mut events = Vec::with_capacity(drafts.len());
+        let mut events = Additions::with_capacity(drafts.len());
+        let versions = self.core.streams.at(self.state.newest);
         let mut correlations = HashMap::with_capacity(drafts.len());
         let mut told = None;
         for (draft, position) in drafts.into_iter().zip(self.state.head.0 + 1..) {
             let id = draft.id.to_string();
-            let stream = match streams.get_mut(&draft.stream) {
-                Some(known) => known,
-                None => streams.entry(draft.stream.clone()).or_insert_with(|| Growing {
-                    version: Version::default(),
-                    first: firsts.get(&draft.stream).unwrap_or(&id).clone(),
-                }),
+            let stream = if let Some(known) = streams.get_mut(&draft.stream) {
+                known
+            } else {
+                let first = firsts.get(&draft.stream).unwrap_or(&id).clone();
+                let growing = Growing::from(versions.of(&draft.stream), first);
+                streams.entry(draft.stream.clone()).or_insert(growing)
             };
             stream.version.0 += 1;
+            let is_counted = stream.is_counted;
             let is_command = draft.cause.correlation.is_none();
             let correlation = match (draft.order, draft.cause.correlation) {
                 (Some(order), _) => order.to_string(),
@@ -579,7 +597,7 @@ impl<'a, S: Service> Unit<'a, S> {
                 data: draft.data,
             };
             let envelope = Arc::new(envelope);
-            events.push(OutboxEvent { position: Position(position), envelope });
+            events.push(OutboxEvent { position: Position(position), envelope }, is_counted);
         }
         for timer in self.timers.values_mut().flatten() {
             if let Some(correlation) = correlations.get(&timer.event_id) {
