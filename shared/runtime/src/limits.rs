@@ -40,7 +40,7 @@ pub const NEWEST_EVENTS: usize = 8_192;
 /// Bytes of them, about.
 pub const NEWEST_BYTES: usize = 8 << 20;
 /// Rows of each table that a writer keeps in memory from one unit to the next.
-pub const ROWS_KEPT: usize = 8_192;
+pub const ROWS_KEPT: usize = 4_096;
 /// Streams of which a writer knows how many events they have.
 pub const STREAMS_KEPT: usize = 8_192;
 /// Idempotency keys that a writer knows to have answers.
