@@ -2,6 +2,7 @@
 # authorities. No shell, no package manager, no compiler.
 
 ARG BUILD_IMAGE=rust:1.95-slim-trixie
+# With a C library that is as new as that of the other, or of glibc 2.36 at least.
 ARG RUN_IMAGE=gcr.io/distroless/cc-debian13:nonroot
 
 FROM ${BUILD_IMAGE} AS build

@@ -59,7 +59,7 @@ impl Service for OrderService {
         },
         Migration {
             version: 2003,
-            name: "fewer indexes",
+            name: "fewer_indexes",
             sql: include_str!("../../../migrations/order/0003_fewer_indexes.sql"),
         },
     ];

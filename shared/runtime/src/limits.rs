@@ -13,7 +13,7 @@ pub const COMMAND_UNITS: usize = 64;
 pub const COMMANDS_ALONE: Duration = Duration::from_millis(500);
 /// Messages of one unit of work when nobody waits for an answer, and rows of an outbox that a relay
 /// appends in one.
-pub const UNIT_MESSAGES: usize = 500;
+pub const UNIT_MESSAGES: usize = 1_000;
 /// A unit of events or timers that held its turn for longer than this halves the next one that makes
 /// commands wait.
 pub const LONG_TURN: Duration = Duration::from_millis(10);
@@ -36,9 +36,9 @@ pub const PAGES_AHEAD: usize = 2;
 /// Events that one audit answer may hold for one order.
 pub const HISTORY_EVENTS: usize = 2_000;
 /// Events of a log that a process keeps in memory for those who come next.
-pub const NEWEST_EVENTS: usize = 8_192;
+pub const NEWEST_EVENTS: usize = 4_096;
 /// Bytes of them, about.
-pub const NEWEST_BYTES: usize = 8 << 20;
+pub const NEWEST_BYTES: usize = 4 << 20;
 /// Rows of each table that a writer keeps in memory from one unit to the next.
 pub const ROWS_KEPT: usize = 4_096;
 /// Streams of which a writer knows how many events they have.
@@ -88,7 +88,7 @@ pub const WRITE_CONNECTIONS: u16 = 2;
 pub const FOLLOW_CONNECTIONS: u16 = 2;
 /// Connections that read for requests, and for what loops look at now and then, per owner.
 pub const READ_CONNECTIONS: u16 = 4;
-/// Statements that a connection to SQLite keeps prepared.
+/// Statements that a connection keeps prepared.
 pub const STATEMENTS_PREPARED: usize = 128;
 /// Stored answers are forgotten after this long.
 pub const ANSWERS_KEPT: Duration = Duration::from_hours(7 * 24);

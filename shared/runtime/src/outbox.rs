@@ -66,7 +66,8 @@ impl Additions {
         &self.events
     }
 
-    /// Adds them at the end, before anything else. The caller holds the turn.
+    /// Adds them at the end, before anything else: those whose versions are not known go first, because only
+    /// what the first text finds is told. The caller holds the turn.
     ///
     /// `order by` makes Postgres look up all versions before it inserts the first row: for each further row
     /// of a stream it would walk over those that the statement itself has inserted, which it must not count.

@@ -46,6 +46,7 @@ impl<S: Service> Sealed<'_, S> {
         if !matches!(newest, Ok(Some(_))) {
             // The rows left behind may not be those of the database.
             core.kept_rows.forget();
+            core.streams.forget();
         }
         let newest = newest?.unwrap_or_default();
         let ended = core.clock.now();
@@ -81,7 +82,7 @@ impl<S: Service> Sealed<'_, S> {
         };
         measure::committed(S::NAME, core.clock.now().since(sent));
         match answered {
-            // What goes into the outbox goes first, after what is expected.
+            // What is told of the outbox is told first, after what is expected.
             Ok(answers) => {
                 let insert = answers.into_iter().nth(usize::from(is_ahead));
                 let added = std::mem::take(&mut self.outbox).inserted(insert);

@@ -20,7 +20,7 @@ mod postgres;
 mod sqlite;
 mod tls;
 
-/// The target of what is told of each statement, for whoever counts them.
+/// The target of what is told of each text that is carried out, for whoever counts them.
 const TOLD: &str = "waybill::sql";
 
 /// A statement with its values, `$1` and so on in its text.
@@ -141,9 +141,9 @@ impl Statement {
         self
     }
 
-    /// Carries out another text over other rows with it, of which neither needs what the other does.
-    /// Postgres takes all of them as one statement, which saves an answer for each. Nothing is told of what
-    /// becomes of them.
+    /// Carries out another text over other rows with it. No two of them may touch the same row: Postgres takes
+    /// all of them as one statement, which saves an answer for each, and each sees the tables as they were
+    /// before; SQLite takes one after the other. What fails one fails all; their rows are not told.
     pub(crate) fn beside(mut self, rows: Arc<dyn Rows>, text: &'static str) -> Self {
         self.beside.push(Over { text, rows });
         self

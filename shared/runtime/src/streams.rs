@@ -8,9 +8,9 @@ use crate::lately::Lately;
 use crate::limits;
 use crate::outbox::OutboxEvent;
 
-/// The versions of streams. They hold while the outbox ends where this process left it; a version that was
-/// given to another event meanwhile would be refused by the outbox.
-#[derive(Debug)]
+/// The versions of streams. They hold while the outbox ends where this process left it: whoever else adds to a
+/// stream moves that end.
+#[derive(Debug, Default)]
 pub(crate) struct Streams(Mutex<Known>);
 
 #[derive(Debug)]
@@ -20,10 +20,9 @@ struct Known {
     versions: Lately<String, Version>,
 }
 
-impl Default for Streams {
+impl Default for Known {
     fn default() -> Self {
-        let versions = Lately::new(limits::STREAMS_KEPT);
-        Self(Mutex::new(Known { newest: None, versions }))
+        Self { newest: None, versions: Lately::new(limits::STREAMS_KEPT) }
     }
 }
 
@@ -34,12 +33,17 @@ impl Streams {
         Versions { holds: known.newest == newest, known }
     }
 
+    /// Forgets them.
+    pub(crate) fn forget(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Known::default();
+    }
+
     /// These events were added behind that one, and have their versions.
     pub(crate) fn grew(&self, before: Option<EventId>, added: &[OutboxEvent]) {
         let Some(last) = added.last() else { return };
         let Versions { mut known, holds } = self.at(before);
         if !holds {
-            known.versions = Lately::new(limits::STREAMS_KEPT);
+            *known = Known::default();
         }
         known.newest = Some(last.envelope.id);
         for OutboxEvent { envelope, .. } in added {

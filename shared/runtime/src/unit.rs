@@ -142,6 +142,8 @@ struct Draft {
     kind: &'static str,
     schema: i64,
     stream: String,
+    /// Whether the stream is named by an id that was made for this message: nothing is in it yet.
+    is_first: bool,
     order: Option<Uuid>,
     data: String,
     cause: Cause,
@@ -397,12 +399,15 @@ impl<'a, S: Service> Unit<'a, S> {
         context: &Context<'_, S>,
     ) -> Result<Following, String> {
         let (tables, ids) = (&mut self.tables, &self.core.ids);
+        let fresh_id = context.fresh_id.to_string();
         let applying = || -> Result<Following, String> {
             let mut following = Following::default();
             for event in events {
                 let id = EventId(ids.next());
                 tables.evolve(&Recorded { id, time: context.now, event });
-                following.add::<S>(id, event, cause).map_err(|error| error.to_string())?;
+                following
+                    .add::<S>(id, event, cause, &fresh_id)
+                    .map_err(|error| error.to_string())?;
             }
             if let Message::Command(command) = message {
                 following.answer = Some(S::answer(command, tables, context));
@@ -562,7 +567,8 @@ impl<'a, S: Service> Unit<'a, S> {
                 known
             } else {
                 let first = firsts.get(&draft.stream).unwrap_or(&id).clone();
-                let growing = Growing::from(versions.of(&draft.stream), first);
+                let none = draft.is_first.then(Version::default);
+                let growing = Growing::from(none.or_else(|| versions.of(&draft.stream)), first);
                 streams.entry(draft.stream.clone()).or_insert(growing)
             };
             stream.version.0 += 1;
@@ -614,6 +620,7 @@ impl Following {
         id: EventId,
         event: &S::Event,
         cause: &Cause,
+        fresh_id: &str,
     ) -> Result<(), serde_json::Error> {
         for change in S::timers(event) {
             self.timers.push(match change {
@@ -632,11 +639,13 @@ impl Following {
                 }
             });
         }
+        let stream = event.stream();
         self.drafts.push(Draft {
             id,
             kind: event.kind(),
             schema: event.schema(),
-            stream: event.stream(),
+            is_first: stream.ends_with(fresh_id),
+            stream,
             order: event.order(),
             data: event.encode()?,
             cause: cause.clone(),

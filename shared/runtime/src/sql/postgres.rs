@@ -30,6 +30,7 @@ use tracing::debug;
 use uuid::Uuid;
 
 use super::{Answered, Error, Field, Kind, Over, Row, Rows, Statement, tls};
+use crate::limits;
 use crate::row::{self, Cell};
 
 /// A database of a server.
@@ -188,6 +189,10 @@ impl Connection {
         let columns = shape.columns.iter().flat_map(|kinds| kinds.iter().copied());
         let types: Vec<Type> = values.chain(columns.map(type_of_all)).collect();
         let prepared = client.prepare_typed(&text(statement), &types).await?;
+        if self.prepared.len() >= limits::STATEMENTS_PREPARED {
+            // There are as many as ways to combine what a unit writes. The server forgets them, too.
+            self.prepared.clear();
+        }
         self.prepared.insert(shape, prepared.clone());
         Ok(prepared)
     }
