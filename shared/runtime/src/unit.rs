@@ -399,14 +399,13 @@ impl<'a, S: Service> Unit<'a, S> {
         context: &Context<'_, S>,
     ) -> Result<Following, String> {
         let (tables, ids) = (&mut self.tables, &self.core.ids);
-        let fresh_id = context.fresh_id.to_string();
         let applying = || -> Result<Following, String> {
             let mut following = Following::default();
             for event in events {
                 let id = EventId(ids.next());
                 tables.evolve(&Recorded { id, time: context.now, event });
                 following
-                    .add::<S>(id, event, cause, &fresh_id)
+                    .add::<S>(id, event, cause, context.fresh_id)
                     .map_err(|error| error.to_string())?;
             }
             if let Message::Command(command) = message {
@@ -620,7 +619,7 @@ impl Following {
         id: EventId,
         event: &S::Event,
         cause: &Cause,
-        fresh_id: &str,
+        fresh_id: Uuid,
     ) -> Result<(), serde_json::Error> {
         for change in S::timers(event) {
             self.timers.push(match change {
@@ -644,7 +643,8 @@ impl Following {
             id,
             kind: event.kind(),
             schema: event.schema(),
-            is_first: stream.ends_with(fresh_id),
+            is_first: stream
+                .ends_with(&*fresh_id.hyphenated().encode_lower(&mut Uuid::encode_buffer())),
             stream,
             order: event.order(),
             data: event.encode()?,

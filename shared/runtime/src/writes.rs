@@ -11,12 +11,8 @@ pub(crate) struct Writes(Option<Statement>);
 impl Writes {
     /// Adds a statement over rows, unless there are none.
     pub(crate) fn add(&mut self, statement: &'static str, rows: impl Rows + 'static) {
-        self.add_shared(statement, Arc::new(rows));
-    }
-
-    /// The same over rows that somebody else needs as well.
-    pub(crate) fn add_shared(&mut self, statement: &'static str, rows: Arc<dyn Rows>) {
         if rows.count() > 0 {
+            let rows = Arc::new(rows);
             self.0 = Some(match self.0.take() {
                 None => sql::over(rows, statement),
                 Some(first) => first.beside(rows, statement),
