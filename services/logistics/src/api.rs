@@ -239,7 +239,7 @@ async fn record_tracking(
 
 /// The order of a parcel, which is what its row is found by and never changes.
 async fn order_of(app: &App<LogisticsService>, id: ShipmentId) -> Result<OrderId, Problem> {
-    let found = app.handle.list::<Shipment>(&[("id", id.to_string())], None, 1).await?;
+    let found = app.handle().list::<Shipment>(&[("id", id.to_string())], None, 1).await?;
     let parcel = found.first().ok_or_else(|| Problem::from(Refusal::UnknownShipment(id)))?;
     Ok(parcel.order_id)
 }

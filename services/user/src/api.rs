@@ -269,7 +269,7 @@ async fn list_notifications(
     Named(user_id): Named<UserId>,
     listing: Listing<Unfiltered<ById>>,
 ) -> Result<Items<NotificationView>, Problem> {
-    if app.handle.get::<User>(&user_id).await?.is_none() {
+    if app.handle().get::<User>(&user_id).await?.is_none() {
         return Err(Problem::of(StatusCode::NOT_FOUND));
     }
     let of_user = [("user_id", user_id.to_string())];

@@ -161,13 +161,13 @@ where
     pub async fn submit(&self, terms: Terms, command: S::Command) -> Result<Response, Problem> {
         let request = waybill_runtime::Request {
             command,
-            id: self.handle.ids().next(),
+            id: self.handle().ids().next(),
             key: terms.key,
             if_match: terms.if_match,
             actor: ACTOR.to_owned(),
             traceparent: terms.traceparent,
         };
-        Ok(respond(self.handle.submit(request).await?))
+        Ok(respond(self.handle().submit(request).await?))
     }
 }
 

@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use axum::http::StatusCode;
-use axum::{Extension, Json};
+use axum::Json;
+use axum::extract::State;
 use futures_util::future::BoxFuture;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
@@ -15,6 +16,7 @@ use crate::cursor::ByName;
 use crate::document::QueryProblem;
 use crate::list::{Filtered, Filters, QueryFields};
 use crate::problem::shortened;
+use crate::site::Process;
 
 /// The other processes of a deployment, for which this one answers.
 pub trait Peers: Send + Sync {
@@ -23,7 +25,6 @@ pub trait Peers: Send + Sync {
 }
 
 /// What readiness is judged by.
-#[derive(Clone)]
 pub(crate) struct Readiness {
     pub(crate) health: Health,
     pub(crate) stopping: CancellationToken,
@@ -141,9 +142,10 @@ pub(crate) async fn livez() -> Json<Liveness> {
     ),
 )]
 pub(crate) async fn readyz(
-    Extension(readiness): Extension<Readiness>,
+    State(process): State<Arc<Process>>,
     Filtered(ScopeQuery { scope }): Filtered<ScopeQuery>,
 ) -> (StatusCode, Json<ReadinessReport>) {
+    let readiness = &process.readiness;
     let of_peers = match (scope.unwrap_or(Scope::Deployment), &readiness.peers) {
         (Scope::Deployment, Some(peers)) => peers.checks().await,
         _ => Vec::new(),

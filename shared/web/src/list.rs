@@ -173,7 +173,7 @@ impl<S: Service> App<S> {
         page: &Page,
         view: impl Fn(&R) -> T,
     ) -> Result<Items<T>, Problem> {
-        let rows = self.handle.list::<R>(columns, page.after.as_deref(), page.rows()).await?;
+        let rows = self.handle().list::<R>(columns, page.after.as_deref(), page.rows()).await?;
         Ok(page.show(rows, |row| sorted_by(row, columns), view))
     }
 }

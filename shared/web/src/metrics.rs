@@ -3,16 +3,14 @@
 
 use std::sync::{Arc, OnceLock};
 
-use axum::Extension;
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::Method;
 use axum::http::header::CONTENT_TYPE;
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
-use waybill_runtime::Clock;
+use waybill_runtime::{Clock, Timestamp};
 
-use crate::gauges::Gauges;
+use crate::site::Process;
 
 /// Upper bounds of the buckets of every histogram of seconds.
 const SECONDS: &[f64] = &[
@@ -57,8 +55,8 @@ fn install() -> Result<PrometheusHandle, BuildError> {
     get, path = "/metrics", tag = "process",
     responses((status = 200, description = "Prometheus text.", body = String, content_type = "text/plain")),
 )]
-pub(crate) async fn show_metrics(Extension(gauges): Extension<Arc<Gauges>>) -> Response {
-    let gauges = gauges.read().await;
+pub(crate) async fn show_metrics(State(process): State<Arc<Process>>) -> Response {
+    let gauges = process.gauges.read().await;
     let recorded = RECORDER.get().and_then(Option::as_ref).map(|recorder| {
         // Nothing else folds what histograms have gathered, and it grows until that is done.
         recorder.run_upkeep();
@@ -68,19 +66,30 @@ pub(crate) async fn show_metrics(Extension(gauges): Extension<Arc<Gauges>>) -> R
     ([(CONTENT_TYPE, version)], recorded.unwrap_or_default() + &gauges).into_response()
 }
 
-/// Counts a request and how long it took.
-pub(crate) async fn measure(State(clock): State<Clock>, request: Request, next: Next) -> Response {
-    let method = known_method(request.method());
-    let matched = request.extensions().get::<MatchedPath>();
-    let route = matched.map_or_else(|| "unmatched".to_owned(), |path| path.as_str().to_owned());
-    let began = clock.now();
-    let response = next.run(request).await;
-    let seconds = clock.now().since(began).as_secs_f64();
-    let status = response.status().as_u16().to_string();
-    let labels = [("method", method.to_owned()), ("route", route), ("status", status)];
-    metrics::counter!(REQUESTS, &labels).increment(1);
-    metrics::histogram!(DURATION, &labels[..2]).record(seconds);
-    response
+/// A request that is counted, and how long it takes.
+pub(crate) struct Measured {
+    method: &'static str,
+    route: Option<MatchedPath>,
+    began: Timestamp,
+}
+
+impl Measured {
+    /// Begins with the request.
+    pub(crate) fn begin(clock: &Clock, request: &Request) -> Self {
+        let route = request.extensions().get::<MatchedPath>().cloned();
+        Self { method: known_method(request.method()), route, began: clock.now() }
+    }
+
+    /// Ends with the head of its answer.
+    pub(crate) fn end(self, clock: &Clock, response: &Response) {
+        let Self { method, route, began } = self;
+        let seconds = clock.now().since(began).as_secs_f64();
+        let route = route.map_or_else(|| "unmatched".to_owned(), |path| path.as_str().to_owned());
+        let status = response.status().as_u16().to_string();
+        let labels = [("method", method.to_owned()), ("route", route), ("status", status)];
+        metrics::counter!(REQUESTS, &labels).increment(1);
+        metrics::histogram!(DURATION, &labels[..2]).record(seconds);
+    }
 }
 
 /// A client may invent methods, and each would be a series of its own.

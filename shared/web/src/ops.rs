@@ -192,7 +192,7 @@ impl Filters for LetterFilters {
     responses((status = 200, description = "The service's consumer.", body = Items<Consumer>), AnyProblems),
 )]
 async fn consumers<S: Service>(State(app): State<App<S>>) -> Result<Items<Consumer>, Problem> {
-    let status = app.handle.consumer_status().await?;
+    let status = app.handle().consumer_status().await?;
     let consumer = Consumer {
         name: S::NAME,
         position: status.position,
@@ -210,7 +210,7 @@ async fn consumers<S: Service>(State(app): State<App<S>>) -> Result<Items<Consum
     responses((status = 200, description = "The service's relay.", body = Outbox), AnyProblems),
 )]
 async fn outbox<S: Service>(State(app): State<App<S>>) -> Result<Json<Outbox>, Problem> {
-    let status = app.handle.outbox_status().await?;
+    let status = app.handle().outbox_status().await?;
     Ok(Json(Outbox {
         position: status.position,
         head: status.head,
@@ -233,7 +233,7 @@ async fn dead_letters<S: Service>(
     Listing { filters, page }: Listing<LetterFilters>,
 ) -> Result<Items<DeadLetterView>, Problem> {
     let after = page.after.as_deref();
-    let letters = app.handle.dead_letters(filters.status, after, page.rows()).await?;
+    let letters = app.handle().dead_letters(filters.status, after, page.rows()).await?;
     Ok(page.show(letters, |letter| letter.id.clone(), |letter| letter.into()))
 }
 
@@ -247,7 +247,7 @@ async fn retry<S: Service>(
     State(app): State<App<S>>,
     Named(LetterId(id)): Named<LetterId>,
 ) -> Result<Json<SettledLetter>, Problem> {
-    let settled = app.handle.retry(&id).await?;
+    let settled = app.handle().retry(&id).await?;
     settled_letter(id, settled, DeadLetterStatus::Retrying)
 }
 
@@ -261,7 +261,7 @@ async fn discard<S: Service>(
     State(app): State<App<S>>,
     Named(LetterId(id)): Named<LetterId>,
 ) -> Result<Json<SettledLetter>, Problem> {
-    let settled = app.handle.discard(&id).await?;
+    let settled = app.handle().discard(&id).await?;
     settled_letter(id, settled, DeadLetterStatus::Discarded)
 }
 

@@ -87,11 +87,11 @@ impl<S: Service> App<S> {
     async fn read<R: Row>(&self, key: &R::Key, seen: &Seen) -> Result<Option<R>, Problem> {
         if let Some((versions, patience)) = seen.patience() {
             tokio::select! {
-                row = self.handle.get_newer::<R>(key, &versions, patience) => return Ok(row?),
-                () = self.stopping.cancelled() => {}
+                row = self.handle().get_newer::<R>(key, &versions, patience) => return Ok(row?),
+                () = self.stopping().cancelled() => {}
             }
         }
-        Ok(self.handle.get::<R>(key).await?)
+        Ok(self.handle().get::<R>(key).await?)
     }
 }
 

@@ -1,21 +1,22 @@
 //! The HTTP/1.1 server: an accept loop of our own, since axum's sets no limit on slow clients.
 
+use std::convert::Infallible;
 use std::io;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::Request;
-use axum::http::Version;
 use axum::http::header::{CONNECTION, HOST, TRANSFER_ENCODING};
-use axum::middleware::{Next, from_fn};
+use axum::http::{HeaderValue, Request, Version};
 use axum::response::{IntoResponse as _, Response};
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
-use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tower::Service as _;
 
 use crate::limits;
 use crate::problem::Problem;
@@ -56,7 +57,6 @@ pub async fn serve_within(
     let graceful = GracefulShutdown::new();
     let mut connections = JoinSet::new();
     let http = http(&limits);
-    let router = router.layer(from_fn(refuse_ambiguous));
     loop {
         tokio::select! {
             () = stopping.cancelled() => break,
@@ -88,25 +88,27 @@ fn http(limits: &ServerLimits) -> http1::Builder {
     http
 }
 
-/// Refuses what another server on the way may have read otherwise (RFC 9112, sections 3.2 and 6.1):
-/// a request that names no host, or two, and a body that is encoded on its way, or announced as
-/// chunked twice. hyper refuses every other doubt about where a request ends.
-async fn refuse_ambiguous(request: Request, next: Next) -> Response {
+/// Answers a request, unless another server on the way may have read it otherwise.
+async fn answer(mut router: Router, request: Request<Incoming>) -> Result<Response, Infallible> {
+    match ambiguity(&request) {
+        None => router.call(request).await,
+        Some(detail) => Ok(([(CONNECTION, "close")], Problem::malformed(detail)).into_response()),
+    }
+}
+
+/// What another server may have read otherwise (RFC 9112, sections 3.2 and 6.1): a request that names no
+/// host, or two, and a body that is encoded on its way, or announced as chunked twice. hyper refuses
+/// every other doubt about where a request ends.
+fn ambiguity(request: &Request<Incoming>) -> Option<&'static str> {
     let headers = request.headers();
     let hosts = headers.get_all(HOST).iter().count();
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
-    let detail = if hosts > 1 || (hosts == 0 && request.version() == Version::HTTP_11) {
-        "the request must have one Host header"
-    } else if codings
-        .next()
-        .is_some_and(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"chunked"))
-        || codings.next().is_some()
-    {
-        "Transfer-Encoding must be chunked and nothing else"
-    } else {
-        return next.run(request).await;
-    };
-    ([(CONNECTION, "close")], Problem::malformed(detail)).into_response()
+    if hosts > 1 || (hosts == 0 && request.version() == Version::HTTP_11) {
+        return Some("the request must have one Host header");
+    }
+    let is_chunked = |coding: &HeaderValue| coding.as_bytes().eq_ignore_ascii_case(b"chunked");
+    let is_plain = codings.next().is_none_or(is_chunked) && codings.next().is_none();
+    (!is_plain).then_some("Transfer-Encoding must be chunked and nothing else")
 }
 
 fn connection(
@@ -119,7 +121,8 @@ fn connection(
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "a connection keeps its delay");
     }
-    let service = TowerToHyperService::new(router.clone());
+    let router = router.clone();
+    let service = service_fn(move |request| answer(router.clone(), request));
     let connection = watcher.watch(http.serve_connection(TokioIo::new(stream), service));
     async move {
         if let Err(error) = connection.await {

@@ -1,16 +1,17 @@
 //! All routes of a process put together, with what holds for every one of them.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::Request;
+use axum::extract::{Request, State};
 use axum::http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use axum::http::{HeaderValue, StatusCode};
-use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
+use futures_util::FutureExt as _;
 use tokio_util::sync::CancellationToken;
-use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -22,23 +23,31 @@ use crate::document;
 use crate::gauges::Gauges;
 use crate::health::{self, Peers, Readiness};
 use crate::limits;
-use crate::metrics::{self, measure};
+use crate::metrics::{self, Measured};
 use crate::ops::ops_routes;
 use crate::problem::{PROBLEM_JSON, Problem};
 use crate::state::App;
-use crate::trace::trace;
+use crate::trace::Traced;
 
 const DOCUMENT_PATH: &str = "/openapi.json";
 const DOCS_PATH: &str = "/docs";
 
 /// The routes of a process, while they are being put together.
 pub struct Site {
-    routes: OpenApiRouter,
+    routes: OpenApiRouter<Arc<Process>>,
     clock: Clock,
     readiness: Readiness,
     ambiguous: Option<String>,
     gauges: Gauges,
     tracer: Tracer,
+}
+
+/// What the routes of the process itself answer from.
+pub(crate) struct Process {
+    pub(crate) readiness: Readiness,
+    pub(crate) gauges: Gauges,
+    /// The document, as it is sent.
+    document: Bytes,
 }
 
 /// Why routes do not make a site.
@@ -92,7 +101,7 @@ impl Site {
     #[must_use]
     pub fn merge(mut self, routes: OpenApiRouter) -> Self {
         self.note_ambiguous(routes.get_openapi());
-        self.routes = self.routes.merge(routes);
+        self.routes = self.routes.merge(routes.with_state(()));
         self
     }
 
@@ -135,20 +144,11 @@ impl Site {
         }
         let (router, document) = self.routes.split_for_parts();
         let document = Bytes::from(serde_json::to_vec(&document)?);
+        let process = Process { readiness: self.readiness, gauges: self.gauges, document };
         let swagger = SwaggerUi::new(DOCS_PATH).config(Config::from(DOCUMENT_PATH));
-        let router = router
-            .merge(swagger)
-            .layer(axum::Extension(Document(document)))
-            .layer(axum::Extension(self.readiness))
-            .layer(axum::Extension(Arc::new(self.gauges)))
-            .layer(CatchPanicLayer::custom(after_panic))
-            .layer(from_fn_with_state(self.clock.clone(), measure));
-        let router = if self.tracer.is_on() {
-            router.layer(from_fn_with_state((self.tracer, self.clock), trace))
-        } else {
-            router
-        };
-        Ok(router.layer(from_fn(conform)))
+        let around = Arc::new(Around { clock: self.clock, tracer: self.tracer });
+        let router = router.merge(swagger).with_state(Arc::new(process));
+        Ok(router.layer(from_fn_with_state(around, answer)))
     }
 }
 
@@ -160,34 +160,50 @@ fn ambiguous_schema(one: &OpenApi, other: &OpenApi) -> Option<String> {
     both.find(|(name, schema)| differs(name, *schema)).map(|(name, _)| name.clone())
 }
 
-/// The document, as it is sent.
-#[derive(Clone)]
-struct Document(Bytes);
-
 /// Show the `OpenAPI` document of this process, and of the services that it answers for.
 #[utoipa::path(
     get, path = "/openapi.json", tag = "process",
     responses((status = 200, description = "The document.", body = Object, content_type = "application/json")),
 )]
-async fn openapi_document(axum::Extension(document): axum::Extension<Document>) -> Response {
-    ([(CONTENT_TYPE, "application/json")], document.0).into_response()
+async fn openapi_document(State(process): State<Arc<Process>>) -> Response {
+    ([(CONTENT_TYPE, "application/json")], process.document.clone()).into_response()
+}
+
+/// What is done around the routes needs these.
+struct Around {
+    clock: Clock,
+    tracer: Tracer,
+}
+
+/// What holds for every request and every answer. One layer: of each, the framework makes a copy of all
+/// that lies below it for every request.
+async fn answer(State(around): State<Arc<Around>>, mut request: Request, next: Next) -> Response {
+    let docs = request.uri().path().starts_with(DOCS_PATH);
+    let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
+    let response = if target > limits::TARGET_BYTES {
+        Problem::of(StatusCode::URI_TOO_LONG).into_response()
+    } else {
+        let Around { clock, tracer } = &*around;
+        let traced = Traced::begin(tracer, clock, &mut request);
+        let measured = Measured::begin(clock, &request);
+        let response = without_panic(next.run(request)).await;
+        measured.end(clock, &response);
+        traced.end(clock, &response);
+        as_problem(response)
+    };
+    conform(response, docs)
 }
 
 /// The panic's message was already logged where it arose; a client learns nothing of it.
-fn after_panic(_: Box<dyn std::any::Any + Send>) -> Response {
-    tracing::error!("a handler panicked");
-    Problem::of(StatusCode::INTERNAL_SERVER_ERROR).into_response()
+async fn without_panic(answering: impl Future<Output = Response>) -> Response {
+    AssertUnwindSafe(answering).catch_unwind().await.unwrap_or_else(|_| {
+        tracing::error!("a handler panicked");
+        Problem::of(StatusCode::INTERNAL_SERVER_ERROR).into_response()
+    })
 }
 
-/// What holds for every answer: an error is a problem, whoever reports it; nothing is guessed or kept.
-async fn conform(request: Request, next: Next) -> Response {
-    let docs = request.uri().path().starts_with(DOCS_PATH);
-    let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
-    let mut response = if target > limits::TARGET_BYTES {
-        Problem::of(StatusCode::URI_TOO_LONG).into_response()
-    } else {
-        as_problem(next.run(request).await)
-    };
+/// Nothing is guessed or kept.
+fn conform(mut response: Response, docs: bool) -> Response {
     let headers = response.headers_mut();
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     if !docs {
@@ -196,7 +212,7 @@ async fn conform(request: Request, next: Next) -> Response {
     response
 }
 
-/// Errors that the framework reports have other media types, or none.
+/// An error is a problem, whoever reports it: those of the framework have other media types, or none.
 fn as_problem(mut response: Response) -> Response {
     let status = response.status();
     let media_type = response.headers().get(CONTENT_TYPE).map(HeaderValue::as_bytes);

@@ -1,29 +1,41 @@
 //! What the routes of a service have in their hands.
 
 use std::fmt;
+use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 use waybill_runtime::{Handle, Service};
 
-/// A running service and whether it is to stop: the state of its routes.
-pub struct App<S: Service> {
-    /// The service.
-    pub handle: Handle<S>,
-    /// Cancelled when the server stops: whoever waits or streams comes to an end.
-    pub stopping: CancellationToken,
+/// A running service and whether it is to stop: the state of its routes, of which the framework makes
+/// several copies for each request.
+pub struct App<S: Service>(Arc<Parts<S>>);
+
+struct Parts<S: Service> {
+    handle: Handle<S>,
+    stopping: CancellationToken,
 }
 
 impl<S: Service> App<S> {
     /// The state of a service's routes.
     pub fn new(handle: Handle<S>, stopping: CancellationToken) -> Self {
-        Self { handle, stopping }
+        Self(Arc::new(Parts { handle, stopping }))
+    }
+
+    /// The service.
+    pub fn handle(&self) -> &Handle<S> {
+        &self.0.handle
+    }
+
+    /// Cancelled when the server stops: whoever waits or streams comes to an end.
+    pub fn stopping(&self) -> &CancellationToken {
+        &self.0.stopping
     }
 }
 
 // Derived, it would ask for `S: Clone`.
 impl<S: Service> Clone for App<S> {
     fn clone(&self) -> Self {
-        Self { handle: self.handle.clone(), stopping: self.stopping.clone() }
+        Self(Arc::clone(&self.0))
     }
 }
 

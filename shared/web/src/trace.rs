@@ -3,9 +3,8 @@
 
 use std::borrow::Cow;
 
-use axum::extract::{MatchedPath, Request, State};
+use axum::extract::{MatchedPath, Request};
 use axum::http::{HeaderName, HeaderValue, Method};
-use axum::middleware::Next;
 use axum::response::Response;
 use waybill_runtime::Clock;
 use waybill_runtime::trace::{Span, SpanKind, Tracer, Value};
@@ -17,32 +16,41 @@ pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent"
 /// few seconds by machines, and would bury these.
 const TRACED: &str = "/v1/";
 
-/// Tells of a request, from its head to the head of its answer.
-pub(crate) async fn trace(
-    State((tracer, clock)): State<(Tracer, Clock)>,
-    mut request: Request,
-    next: Next,
-) -> Response {
-    let matched = request.extensions().get::<MatchedPath>();
-    let Some(route) = matched.filter(|route| route.as_str().starts_with(TRACED)).cloned() else {
-        return next.run(request).await;
-    };
-    let mut span = begin(&tracer, &clock, &request, route.as_str());
-    // The handler finds it where it would find the client's.
-    let ours = span.traceparent().and_then(|ours| HeaderValue::try_from(ours).ok());
-    if let Some(ours) = ours {
-        request.headers_mut().insert(TRACEPARENT, ours);
+/// A request that is told of, from its head to the head of its answer.
+pub(crate) struct Traced(Option<Span>);
+
+impl Traced {
+    /// Begins, where anybody is told and the route is one that people call.
+    pub(crate) fn begin(tracer: &Tracer, clock: &Clock, request: &mut Request) -> Self {
+        if !tracer.is_on() {
+            return Self(None);
+        }
+        let matched = request.extensions().get::<MatchedPath>();
+        let Some(route) = matched.filter(|route| route.as_str().starts_with(TRACED)).cloned()
+        else {
+            return Self(None);
+        };
+        let span = begin(tracer, clock, request, route.as_str());
+        // The handler finds it where it would find the client's.
+        let ours = span.traceparent().and_then(|ours| HeaderValue::try_from(ours).ok());
+        if let Some(ours) = ours {
+            request.headers_mut().insert(TRACEPARENT, ours);
+        }
+        Self(Some(span))
     }
-    let response = next.run(request).await;
-    let status = response.status();
-    span.describe(|| [("http.response.status_code", i64::from(status.as_u16()).into())]);
-    if status.is_server_error() {
-        span.describe(|| [("error.type", status.as_str().to_owned().into())]);
-        // The status says it all.
-        span.fail(String::new);
+
+    /// Ends with this answer.
+    pub(crate) fn end(self, clock: &Clock, response: &Response) {
+        let Some(mut span) = self.0 else { return };
+        let status = response.status();
+        span.describe(|| [("http.response.status_code", i64::from(status.as_u16()).into())]);
+        if status.is_server_error() {
+            span.describe(|| [("error.type", status.as_str().to_owned().into())]);
+            // The status says it all.
+            span.fail(String::new);
+        }
+        span.end(clock.now());
     }
-    span.end(clock.now());
-    response
 }
 
 fn begin(tracer: &Tracer, clock: &Clock, request: &Request, route: &str) -> Span {
