@@ -101,7 +101,9 @@ pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     let text =
         std::str::from_utf8(bytes).map_err(|_| Problem::malformed("the body is not UTF-8"))?;
     // To know where something is wrong costs more than all the rest, and is of interest only then.
-    serde_json::from_str(text).and_then(|json: Json| T::deserialize(json)).or_else(|_| explain(text))
+    serde_json::from_str(text)
+        .and_then(|json: Json| T::deserialize(json))
+        .or_else(|_| explain(text))
 }
 
 /// The same, or what is wrong with it.

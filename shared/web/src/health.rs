@@ -3,9 +3,9 @@
 
 use std::sync::Arc;
 
-use axum::http::StatusCode;
 use axum::Json;
 use axum::extract::State;
+use axum::http::StatusCode;
 use futures_util::future::BoxFuture;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
