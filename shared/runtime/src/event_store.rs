@@ -527,18 +527,25 @@ impl EventStore {
     }
 
     /// The last position recorded by then; 0 if none was.
+    ///
+    /// Times never decrease with positions, which have no gaps: the place is found by halving.
     pub async fn position_at(&self, time: Timestamp) -> Result<Position, StoreError> {
         in_time(limits::READ, async {
             let mut reader = self.database.reader().await?;
-            let position: Option<i64> = sql::query(
-                "select position from event where recorded_at <= $1 \
-             order by recorded_at desc, position desc limit 1",
+            let position: i64 = sql::query(
+                "with recursive halving (least, most) as ( \
+                 select cast(0 as bigint), coalesce((select max(position) from event), 0) \
+                 union all \
+                 select case when recorded_at <= $1 then position else least end, \
+                 case when recorded_at <= $1 then most else position - 1 end \
+                 from halving join event on position = (least + most + 1) / 2 where least < most) \
+                 select max(least) from halving",
             )
             .bind(time.0)
-            .fetch_optional(&mut reader)
+            .fetch_one(&mut reader)
             .await?;
             reader.give_back();
-            Ok(Position(position.unwrap_or(0)))
+            Ok(Position(position))
         })
         .await
     }

@@ -78,6 +78,11 @@ const EVENT_STORE: Migration = Migration {
     name: "event store",
     sql: include_str!("../../../migrations/event_store/0001_event_store.sql"),
 };
+const EVENT_STORE_FEWER_INDEXES: Migration = Migration {
+    version: 1102,
+    name: "fewer indexes",
+    sql: include_str!("../../../migrations/event_store/0002_fewer_indexes.sql"),
+};
 /// What only Postgres needs, before anything else.
 const POSTGRES: Migration = Migration {
     version: 1,
@@ -112,12 +117,13 @@ const POSTGRES_EVENT_STORE_WALLS: Migration = Migration {
 /// The migrations of the event store.
 pub(crate) fn of_event_store(dialect: Dialect) -> Vec<Migration> {
     match dialect {
-        Dialect::Sqlite => vec![EVENT_STORE],
+        Dialect::Sqlite => vec![EVENT_STORE, EVENT_STORE_FEWER_INDEXES],
         Dialect::Postgres => {
             vec![
                 POSTGRES,
                 POSTGRES_ROWS,
                 EVENT_STORE,
+                EVENT_STORE_FEWER_INDEXES,
                 POSTGRES_EVENT_STORE,
                 POSTGRES_EVENT_STORE_VIEWS,
                 POSTGRES_EVENT_STORE_WALLS,

@@ -21,6 +21,7 @@ on_both!(
     a_relay_that_wakes_late_changes_nothing,
     pages_hold_every_event_that_fits_once_in_their_direction,
     recorded_at_never_decreases_when_the_clock_goes_back,
+    what_was_recorded_by_a_time_is_found_among_any_number_of_events,
     data_is_kept_to_the_byte,
 );
 
@@ -237,6 +238,24 @@ async fn recorded_at_never_decreases_when_the_clock_goes_back(house: House) {
     let start = house.clock.now().minus(Duration::from_secs(1));
     assert_eq!(recorded, [start, start, start, house.clock.now()]);
     assert_eq!(now.position_at(start).await.unwrap(), Position(3));
+}
+
+async fn what_was_recorded_by_a_time_is_found_among_any_number_of_events(house: House) {
+    let store = house.event_store().await;
+    let start = house.clock.now();
+    assert_eq!(store.position_at(start).await.unwrap(), Position(0));
+    for position in 1..=9 {
+        // Two at each time.
+        if position % 2 == 1 {
+            house.hand.advance(Duration::from_secs(1));
+        }
+        store.append(&[outbox_event("a", position, "{}")]).await.unwrap();
+        for seconds in 0..=6 {
+            let time = start.plus(Duration::from_secs(seconds));
+            let by_then = position.min(2 * i64::try_from(seconds).unwrap());
+            assert_eq!(store.position_at(time).await.unwrap(), Position(by_then));
+        }
+    }
 }
 
 async fn data_is_kept_to_the_byte(house: House) {
