@@ -4,8 +4,8 @@ use std::time::Duration;
 
 /// Commands that wait for a service's writer; one more is refused with "busy".
 pub const COMMAND_QUEUE: usize = 1_024;
-/// Messages of one unit of work while commands wait.
-pub const UNIT_WHILE_COMMANDS_WAIT: usize = 100;
+/// Commands of one unit of work.
+pub const UNIT_COMMANDS: usize = 100;
 /// Units of commands, each decided while the one before it is being committed, before a service looks for
 /// anything else.
 pub const COMMAND_UNITS: usize = 64;
@@ -16,7 +16,7 @@ pub const COMMANDS_ALONE: Duration = Duration::from_millis(500);
 pub const UNIT_MESSAGES: usize = 1_000;
 /// A unit of events or timers that held its turn for longer than this halves the next one that makes
 /// commands wait.
-pub const LONG_TURN: Duration = Duration::from_millis(10);
+pub const LONG_TURN: Duration = Duration::from_millis(25);
 /// The smallest size that halving reaches.
 pub const UNIT_MESSAGES_MIN: usize = 10;
 /// From so many messages on, a loop that has caught up gathers more before it goes on.
@@ -26,7 +26,7 @@ pub const GATHER_EACH: Duration = Duration::from_micros(200);
 /// For how long at most a writer does, whose units cost more than their messages.
 pub const GATHER_HEARD: Duration = Duration::from_millis(100);
 /// For how long at most a relay does: a long append is felt by commands that are committed beside it.
-pub const GATHER_TOLD: Duration = Duration::from_millis(10);
+pub const GATHER_TOLD: Duration = Duration::from_millis(5);
 /// Positions that one read of the log covers, for each message it may return.
 pub const LOG_WINDOW_FACTOR: usize = 4;
 /// Events or rows that a fold (rebuild, verify) holds at once.
@@ -36,9 +36,9 @@ pub const PAGES_AHEAD: usize = 2;
 /// Events that one audit answer may hold for one order.
 pub const HISTORY_EVENTS: usize = 2_000;
 /// Events of a log that a process keeps in memory for those who come next.
-pub const NEWEST_EVENTS: usize = 4_096;
+pub const NEWEST_EVENTS: usize = 12_288;
 /// Bytes of them, about.
-pub const NEWEST_BYTES: usize = 4 << 20;
+pub const NEWEST_BYTES: usize = 10 << 20;
 /// Rows of each table that a writer keeps in memory from one unit to the next.
 pub const ROWS_KEPT: usize = 4_096;
 /// Streams of which a writer knows how many events they have.

@@ -130,13 +130,11 @@ impl<S: Service> Writer<S> {
         self.consumer.as_ref().is_some_and(|consumer| consumer.position() >= head)
     }
 
-    /// How many events or timers the next unit may take.
+    /// How many events or timers the next unit may take: while commands wait, as many as fit into a turn that
+    /// is not long. No fewer, or a service would accept what it is not going to carry out for long: that
+    /// leaves the memory meanwhile, and is read again for each step.
     pub fn unit_size(&self, commands_wait: bool) -> usize {
-        if commands_wait {
-            self.unit_size.min(limits::UNIT_WHILE_COMMANDS_WAIT)
-        } else {
-            self.core.batch
-        }
+        if commands_wait { self.unit_size } else { self.core.batch }
     }
 
     /// Forgets stored answers that are older than they are kept.

@@ -193,7 +193,7 @@ impl<S: Service> Writing<S> {
 
     /// How many commands a unit takes.
     fn command_unit(&self) -> usize {
-        limits::UNIT_WHILE_COMMANDS_WAIT.min(self.core.batch)
+        limits::UNIT_COMMANDS.min(self.core.batch)
     }
 
     fn note(&self, trouble: &StoreError) {
