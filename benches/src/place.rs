@@ -142,14 +142,22 @@ impl Place {
         Ok(connection)
     }
 
-    /// Lets the server see to the tables as it does by itself in the course of time: a place that
-    /// was filled at once was never looked at.
+    /// Brings a place that was filled at once to where it would be in the course of time: everything is on
+    /// the disk, and the server has looked at its tables.
     pub(crate) async fn settle(&self) -> anyhow::Result<()> {
-        if let Self::Database(_) = self {
-            let mut connection = self.connect("public", Commits::Durable).await?;
-            sqlx::raw_sql("vacuum analyze").execute(&mut connection).await?;
-            sqlx::raw_sql("checkpoint").execute(&mut connection).await?;
-            connection.close().await?;
+        match self {
+            Self::Folder(folder) => {
+                for file in std::fs::read_dir(folder.path())? {
+                    let file = std::fs::File::open(file?.path())?;
+                    tokio::task::spawn_blocking(move || file.sync_all()).await??;
+                }
+            }
+            Self::Database(_) => {
+                let mut connection = self.connect("public", Commits::Durable).await?;
+                sqlx::raw_sql("vacuum analyze").execute(&mut connection).await?;
+                sqlx::raw_sql("checkpoint").execute(&mut connection).await?;
+                connection.close().await?;
+            }
         }
         Ok(())
     }

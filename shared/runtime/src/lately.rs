@@ -20,7 +20,9 @@ impl<K: Eq + Hash, V> Lately<K, V> {
 
     pub(crate) fn put(&mut self, key: K, value: V) {
         if self.young.len() >= self.most / 2 {
-            self.old = std::mem::take(&mut self.young);
+            // Their room is used again.
+            std::mem::swap(&mut self.old, &mut self.young);
+            self.young.clear();
         }
         self.young.insert(key, value);
     }
