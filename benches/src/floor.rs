@@ -1,6 +1,6 @@
 //! The floor: rows that a pipeline left, written again to empty tables in statements of 500 rows, by
 //! one connection for each owner, with no logic and no reading. The rows travel to Postgres as the
-//! runtime's do, as an array for each column, and to SQLite as one JSON list.
+//! runtime's do, as an array for each column, and to SQLite each value as a parameter.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,8 +9,10 @@ use anyhow::Context as _;
 use serde_json::Value;
 use sqlx::any::AnyRow;
 use sqlx::postgres::PgConnectOptions;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{
     AnyConnection, AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection, Row as _,
+    SqliteConnection,
 };
 use tokio::task::JoinSet;
 
@@ -24,12 +26,12 @@ const ROWS: usize = 500;
 /// Tables of one row, or none, that migrations and starts fill.
 const SKIPPED: [&str; 4] = ["turn", "log", "runs", "_sqlx_migrations"];
 
-/// What an owner writes: statements, each with the rows that go in at once.
-type Writes = Vec<(String, Vec<Rows>)>;
+/// What an owner writes: statements, each with its rows.
+type Writes = Vec<(String, Rows)>;
 
 /// Rows of one statement.
 enum Rows {
-    List(String),
+    Values(Vec<Vec<Value>>),
     Arrays(Vec<Array>),
 }
 
@@ -41,7 +43,7 @@ enum Array {
 
 /// The connection of an owner.
 enum Writer {
-    Sqlite(AnyConnection),
+    Sqlite(SqliteConnection),
     Postgres(PgConnection),
 }
 
@@ -57,7 +59,16 @@ pub(crate) async fn write_again(
     for owner in OWNERS {
         let statements = read(from, owner, kind).await?;
         let writer = match to.database() {
-            None => Writer::Sqlite(to.connect(owner, Commits::Durable).await?),
+            None => {
+                let file = to.file(owner).context("it has no file")?;
+                // As the runtime does.
+                let options = SqliteConnectOptions::new()
+                    .filename(file)
+                    .journal_mode(SqliteJournalMode::Wal)
+                    .synchronous(SqliteSynchronous::Full)
+                    .pragma("wal_autocheckpoint", "4000");
+                Writer::Sqlite(options.connect().await?)
+            }
             Some(database) => {
                 let options: PgConnectOptions = database.url.parse()?;
                 Writer::Postgres(options.options([("search_path", owner)]).connect().await?)
@@ -78,24 +89,27 @@ pub(crate) async fn write_again(
 }
 
 async fn write(mut owner: Writer, writes: Writes) -> anyhow::Result<()> {
-    for (insert, chunks) in writes {
-        for rows in chunks {
-            // Put together from the tables' own names.
-            let insert = AssertSqlSafe(insert.clone());
-            match (&mut owner, rows) {
-                (Writer::Sqlite(connection), Rows::List(list)) => {
-                    sqlx::query(insert).bind(list).execute(connection).await?;
-                }
-                (Writer::Postgres(connection), Rows::Arrays(arrays)) => {
-                    let insert =
-                        arrays.into_iter().fold(sqlx::query(insert), |insert, array| match array {
-                            Array::Texts(texts) => insert.bind(texts),
-                            Array::Bigints(numbers) => insert.bind(numbers),
-                        });
-                    insert.execute(connection).await?;
-                }
-                _ => anyhow::bail!("rows of the other database"),
+    for (insert, rows) in writes {
+        // Put together from the tables' own names.
+        let insert = AssertSqlSafe(insert);
+        match (&mut owner, rows) {
+            (Writer::Sqlite(connection), Rows::Values(rows)) => {
+                let values = rows.into_iter().flatten();
+                let insert = values.fold(sqlx::query(insert), |insert, value| match value {
+                    Value::String(text) => insert.bind(text),
+                    number => insert.bind(number.as_i64()),
+                });
+                insert.execute(connection).await?;
             }
+            (Writer::Postgres(connection), Rows::Arrays(arrays)) => {
+                let insert =
+                    arrays.into_iter().fold(sqlx::query(insert), |insert, array| match array {
+                        Array::Texts(texts) => insert.bind(texts),
+                        Array::Bigints(numbers) => insert.bind(numbers),
+                    });
+                insert.execute(connection).await?;
+            }
+            _ => anyhow::bail!("rows of the other database"),
         }
     }
     match owner {
@@ -115,12 +129,16 @@ async fn read(from: &Place, owner: &str, kind: Kind) -> anyhow::Result<Writes> {
         let rows = sqlx::query(select).fetch_all(&mut connection).await?;
         let rows: Vec<Vec<Value>> =
             rows.iter().map(|row| cells(row, &columns)).collect::<Result<_, _>>()?;
-        let chunk = |rows: &[Vec<Value>]| match kind {
-            Kind::Sqlite => Ok(Rows::List(serde_json::to_string(rows)?)),
-            Kind::Postgres => arrays(rows, &columns).map(Rows::Arrays),
-        };
-        let chunks: anyhow::Result<Vec<Rows>> = rows.chunks(ROWS).map(chunk).collect();
-        writes.push((insert(&table, &columns, kind), chunks?));
+        for rows in rows.chunks(ROWS) {
+            writes.push(match kind {
+                Kind::Sqlite => {
+                    (insert_values(&table, &names, rows.len()), Rows::Values(rows.to_vec()))
+                }
+                Kind::Postgres => {
+                    (insert_arrays(&table, &columns), Rows::Arrays(arrays(rows, &columns)?))
+                }
+            });
+        }
     }
     connection.close().await?;
     Ok(writes)
@@ -172,32 +190,19 @@ fn arrays(rows: &[Vec<Value>], columns: &[(String, bool)]) -> anyhow::Result<Vec
     columns.iter().enumerate().map(array).collect()
 }
 
-fn insert(table: &str, columns: &[(String, bool)], kind: Kind) -> String {
+fn insert_arrays(table: &str, columns: &[(String, bool)]) -> String {
     let names: Vec<&str> = columns.iter().map(|(name, _)| name.as_str()).collect();
-    if kind == Kind::Postgres {
-        let array = |(number, (_, is_text)): (usize, &(String, bool))| {
-            format!("${number}::{}[]", if *is_text { "text" } else { "bigint" })
-        };
-        let arrays: Vec<String> = (1..).zip(columns).map(array).collect();
-        let (names, arrays) = (names.join(", "), arrays.join(", "));
-        return format!("insert into {table} ({names}) select * from unnest({arrays})");
-    }
-    let values: Vec<String> = columns
-        .iter()
-        .enumerate()
-        .map(|(index, (_, is_text))| {
-            if *is_text {
-                format!("value ->> {index}")
-            } else {
-                format!("cast(value ->> {index} as bigint)")
-            }
-        })
-        .collect();
-    format!(
-        "insert into {table} ({}) select {} from jsonb_each($1)",
-        names.join(", "),
-        values.join(", ")
-    )
+    let array = |(number, (_, is_text)): (usize, &(String, bool))| {
+        format!("${number}::{}[]", if *is_text { "text" } else { "bigint" })
+    };
+    let arrays: Vec<String> = (1..).zip(columns).map(array).collect();
+    let (names, arrays) = (names.join(", "), arrays.join(", "));
+    format!("insert into {table} ({names}) select * from unnest({arrays})")
+}
+
+fn insert_values(table: &str, names: &[&str], rows: usize) -> String {
+    let row = format!("({})", vec!["?"; names.len()].join(", "));
+    format!("insert into {table} ({}) values {}", names.join(", "), vec![row; rows].join(", "))
 }
 
 fn cells(row: &AnyRow, columns: &[(String, bool)]) -> anyhow::Result<Vec<Value>> {

@@ -8,7 +8,7 @@ use futures_util::future::join_all;
 
 use waybill_runtime::{CommandError, Outcome, Request, Service, Step, Version};
 
-use crate::counter::{Follower, Leader, OnlyUp, Raise};
+use crate::counter::{CounterId, Follower, Leader, OnlyUp, Raise};
 use crate::house::{
     House, batch, command, counter, hear_all, noted, raise, relay_all, request, seen, total,
 };
@@ -23,7 +23,7 @@ on_both!(
     a_key_repeated_within_one_batch_is_carried_out_once,
     the_answer_to_a_refused_command_is_not_stored,
     a_repeated_command_gets_its_stored_answer_though_it_would_be_refused_by_now,
-    a_command_behind_its_own_repeat_gets_the_same_answer,
+    a_repeat_right_behind_its_original_gets_the_same_answer,
     a_command_for_an_older_version_is_stale,
     rows_in_memory_are_loaded_anew_after_another_process_changed_them,
     what_a_failed_command_did_to_a_row_in_memory_is_gone,
@@ -187,16 +187,17 @@ async fn the_answer_to_a_refused_command_is_not_stored(house: House) {
     assert!(batch(&mut leader, vec![ask(3)]).await.remove(0).is_ok(), "the key is still free");
 }
 
+/// Raises it by 2 if nobody raised it since it was first raised.
+fn only_at_first(counter: CounterId) -> Request<Leader> {
+    Request { if_match: Some(vec![Version(1)]), ..request(raise(counter, 2), Some("the key")) }
+}
+
 async fn a_repeated_command_gets_its_stored_answer_though_it_would_be_refused_by_now(house: House) {
     let mut leader = house.leader().await;
     let a = counter();
     command(&mut leader, [raise(a, 1)]).await;
-    let ask = || Request::<Leader> {
-        if_match: Some(vec![Version(1)]),
-        ..request(raise(a, 2), Some("the key"))
-    };
     for _ in 0..3 {
-        let answer = batch(&mut leader, vec![ask()]).await.remove(0);
+        let answer = batch(&mut leader, vec![only_at_first(a)]).await.remove(0);
         assert_eq!(answer.expect("its version was the present one then").body, "3");
         let other =
             batch(&mut leader, vec![request(raise(a, -1), Some("the key"))]).await.remove(0);
@@ -204,19 +205,21 @@ async fn a_repeated_command_gets_its_stored_answer_though_it_would_be_refused_by
         // Rows are in memory again, and the next unit is decided ahead.
         command(&mut leader, [raise(counter(), 1)]).await;
     }
-    assert_eq!(total(&leader, a).await, 3);
+    // Another replica has the row in memory, too, but never heard of the key.
+    let mut other = house.leader().await;
+    command(&mut other, [raise(a, 1)]).await;
+    let answer = batch(&mut other, vec![only_at_first(a)]).await.remove(0);
+    assert_eq!(answer.expect("its version was the present one then").body, "3");
+    assert_eq!(total(&leader, a).await, 4);
 }
 
-async fn a_command_behind_its_own_repeat_gets_the_same_answer(house: House) {
+async fn a_repeat_right_behind_its_original_gets_the_same_answer(house: House) {
     let mut leader = house.leader().await;
     let a = counter();
     command(&mut leader, [raise(a, 1)]).await;
-    let ask = || Request::<Leader> {
-        if_match: Some(vec![Version(1)]),
-        ..request(raise(a, 2), Some("the key"))
-    };
     let handle = leader.handle.clone();
-    let mut asking = pin!(join_all([handle.submit(ask()), handle.submit(ask())]));
+    let mut asking =
+        pin!(join_all([handle.submit(only_at_first(a)), handle.submit(only_at_first(a))]));
     assert!(asking.as_mut().now_or_never().is_none(), "both are in the queue");
     // A unit for each: the second is decided while the first is not committed.
     leader.step_commands(1).await.unwrap();
