@@ -197,8 +197,8 @@ impl Database {
         self.read.acquire().await
     }
 
-    /// A connection for a loop that reads the next stretch of a log, and that looks again anyway if
-    /// the connection was cut. As [`Database::reader`], never asked for while another one is held.
+    /// A connection for a loop that reads the next stretch of a log, or what came due, and that looks again
+    /// anyway if the connection was cut. As [`Database::reader`], never asked for while another one is held.
     pub(crate) async fn follower(&self) -> Result<Lent, Error> {
         self.follow.acquire().await
     }

@@ -149,15 +149,15 @@ pub(crate) async fn retrying(
     database: &Database,
     limit: usize,
 ) -> Result<Vec<(String, i64, Kept)>, StoreError> {
-    let mut reader = database.reader().await?;
+    let mut follower = database.follower().await?;
     let rows: Vec<(String, i64, String)> = sql::query(
         "select id, attempts, message from dead_letters where status = 'retrying' \
          order by position, id limit $1",
     )
     .bind(limit_to_bind(limit))
-    .fetch_all(&mut reader)
+    .fetch_all(&mut follower)
     .await?;
-    reader.give_back();
+    follower.give_back();
     let read = |(id, attempts, kept): (String, i64, String)| {
         Ok((id, attempts, serde_json::from_str(&kept)?))
     };

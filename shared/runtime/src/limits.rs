@@ -84,9 +84,9 @@ pub const READ: Duration = Duration::from_secs(15);
 pub const STEP: Duration = Duration::from_secs(20);
 /// Connections that write, per owner; on SQLite always one.
 pub const WRITE_CONNECTIONS: u16 = 2;
-/// Connections with which loops read what is new, per owner. Each read is short, and no loop has two.
+/// Connections with which loops read what is new or due, per owner. Each read is short, and no loop has two.
 pub const FOLLOW_CONNECTIONS: u16 = 2;
-/// Connections that read for requests, and for what loops look at now and then, per owner.
+/// Connections that read for requests, per owner; of the event store also for what loops look at now and then.
 pub const READ_CONNECTIONS: u16 = 4;
 /// Statements that a connection keeps prepared.
 pub const STATEMENTS_PREPARED: usize = 128;

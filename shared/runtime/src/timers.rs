@@ -58,7 +58,7 @@ pub(crate) async fn due(
     now: Timestamp,
     limit: usize,
 ) -> Result<Vec<StoredTimer>, StoreError> {
-    let mut reader = database.reader().await?;
+    let mut follower = database.follower().await?;
     let rows: Vec<TimerRow> = sql::query(concat!(
         "select timer_key, due_at, payload, event_id, correlation_id, traceparent from timers \
          where due_at <= $1 and ",
@@ -67,23 +67,23 @@ pub(crate) async fn due(
     ))
     .bind(now.0)
     .bind(limit_to_bind(limit))
-    .fetch_all(&mut reader)
+    .fetch_all(&mut follower)
     .await?;
-    reader.give_back();
+    follower.give_back();
     Ok(rows.into_iter().map(read).collect())
 }
 
 /// When the next timer comes due that may fire.
 pub(crate) async fn next_due(database: &Database) -> Result<Option<Timestamp>, StoreError> {
-    let mut reader = database.reader().await?;
+    let mut follower = database.follower().await?;
     let due: Option<i64> = sql::query(concat!(
         "select due_at from timers where ",
         free!(),
         " order by due_at limit 1",
     ))
-    .fetch_optional(&mut reader)
+    .fetch_optional(&mut follower)
     .await?;
-    reader.give_back();
+    follower.give_back();
     Ok(due.map(Timestamp))
 }
 

@@ -282,9 +282,9 @@ impl<S: Service> Writer<S> {
     /// Reads the checkpoint, at the beginning and after a commit that failed.
     async fn read_checkpoint(&mut self) -> Result<(), StoreError> {
         if self.consumer.is_none() {
-            let mut reader = self.core.database.reader().await?;
-            let committed = checkpoint::newest(&mut reader).await?;
-            reader.give_back();
+            let mut follower = self.core.database.follower().await?;
+            let committed = checkpoint::newest(&mut follower).await?;
+            follower.give_back();
             let saved_at = self.core.clock.now();
             let (seen, handled) = (committed.clone(), Vec::new());
             self.consumer = Some(Consumer { committed, seen, handled, saved_at });
