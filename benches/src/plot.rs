@@ -25,6 +25,8 @@ struct Plot {
 struct Chart {
     caption: &'static str,
     detail: &'static str,
+    /// Where its lines do not come.
+    legend: SeriesLabelPosition,
 }
 
 const PLOTS: [Plot; 2] = [
@@ -33,8 +35,16 @@ const PLOTS: [Plot; 2] = [
         figure: "batches",
         over: "messages of one transaction at most",
         charts: [
-            Chart { caption: "throughput, orders/s", detail: "orders" },
-            Chart { caption: "placed to completed, p50, ms", detail: "completed/p50" },
+            Chart {
+                caption: "throughput, orders/s",
+                detail: "orders",
+                legend: SeriesLabelPosition::LowerRight,
+            },
+            Chart {
+                caption: "placed to completed, p50, ms",
+                detail: "completed/p50",
+                legend: SeriesLabelPosition::LowerLeft,
+            },
         ],
     },
     Plot {
@@ -42,8 +52,16 @@ const PLOTS: [Plot; 2] = [
         figure: "growth",
         over: "events in the log",
         charts: [
-            Chart { caption: "throughput of the pipeline, events/s", detail: "pipeline" },
-            Chart { caption: "history of one order, p99, ms", detail: "audit/p99" },
+            Chart {
+                caption: "throughput of the pipeline, events/s",
+                detail: "pipeline",
+                legend: SeriesLabelPosition::LowerRight,
+            },
+            Chart {
+                caption: "history of one order, p99, ms",
+                detail: "audit/p99",
+                legend: SeriesLabelPosition::UpperLeft,
+            },
         ],
     },
 ];
@@ -128,8 +146,12 @@ impl Chart {
                 .label(*name)
                 .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], style));
         }
-        let labels = &mut chart.configure_series_labels();
-        labels.background_style(WHITE.mix(0.8)).border_style(BLACK.mix(0.3)).draw()?;
+        chart
+            .configure_series_labels()
+            .position(self.legend.clone())
+            .background_style(WHITE.mix(0.8))
+            .border_style(BLACK.mix(0.3))
+            .draw()?;
         Ok(())
     }
 }
