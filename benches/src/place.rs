@@ -143,7 +143,8 @@ impl Place {
     }
 
     /// Brings a place that was filled at once to where it would be in the course of time: everything is on
-    /// the disk, and the server has looked at its tables.
+    /// the disk, and the server has looked at its tables. Nobody in this process may have its files open: to close
+    /// one lets go of what SQLite has locked in it.
     pub(crate) async fn settle(&self) -> anyhow::Result<()> {
         match self {
             Self::Folder(folder) => {

@@ -117,9 +117,9 @@ pub struct Database {
     owner: &'static str,
     dialect: Dialect,
     write: Connections,
-    /// For loops that read what is new.
+    /// For loops: what is new or came due.
     follow: Connections,
-    /// For requests, and for what loops look at now and then.
+    /// For requests, counts and folds; of the event store also for what loops look at now and then.
     read: Connections,
     /// For migrations, which sqlx applies.
     migrating: AnyConnectOptions,

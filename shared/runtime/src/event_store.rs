@@ -528,7 +528,8 @@ impl EventStore {
 
     /// The last position recorded by then; 0 if none was.
     ///
-    /// Times never decrease with positions, which have no gaps: the place is found by halving.
+    /// Times never decrease with positions, which have no gaps: the place is found by halving. In a damaged log
+    /// that has a gap it may be an earlier place; `waybill verify` finds such.
     pub async fn position_at(&self, time: Timestamp) -> Result<Position, StoreError> {
         in_time(limits::READ, async {
             let mut reader = self.database.reader().await?;

@@ -20,7 +20,7 @@ impl<K: Eq + Hash, V> Lately<K, V> {
 
     pub(crate) fn put(&mut self, key: K, value: V) {
         if self.young.len() >= self.most / 2 {
-            // Their room is used again.
+            // What those that go leave allocated is used again.
             std::mem::swap(&mut self.old, &mut self.young);
             self.young.clear();
         }

@@ -35,7 +35,8 @@ pub const FOLD_PAGE: usize = 2_000;
 pub const PAGES_AHEAD: usize = 2;
 /// Events that one audit answer may hold for one order.
 pub const HISTORY_EVENTS: usize = 2_000;
-/// Events of a log that a process keeps in memory for those who come next.
+/// Events of a log that a process keeps in memory for those who come next: of the event store, and of each outbox
+/// what its relay has not taken.
 pub const NEWEST_EVENTS: usize = 12_288;
 /// Bytes of them, about.
 pub const NEWEST_BYTES: usize = 10 << 20;
@@ -86,7 +87,8 @@ pub const STEP: Duration = Duration::from_secs(20);
 pub const WRITE_CONNECTIONS: u16 = 2;
 /// Connections with which loops read what is new or due, per owner. Each read is short, and no loop has two.
 pub const FOLLOW_CONNECTIONS: u16 = 2;
-/// Connections that read for requests, per owner; of the event store also for what loops look at now and then.
+/// Connections that read for requests, counts and folds, per owner; of the event store also for what loops look at
+/// now and then.
 pub const READ_CONNECTIONS: u16 = 4;
 /// Statements that a connection keeps prepared.
 pub const STATEMENTS_PREPARED: usize = 128;

@@ -130,9 +130,9 @@ impl<S: Service> Writer<S> {
         self.consumer.as_ref().is_some_and(|consumer| consumer.position() >= head)
     }
 
-    /// How many events or timers the next unit may take: while commands wait, as many as fit into a turn that
-    /// is not long. No fewer, or a service would accept what it is not going to carry out for long: that
-    /// leaves the memory meanwhile, and is read again for each step.
+    /// How many events or timers the next unit may take: while commands wait, as many as should fit into a turn
+    /// that is not long. No fewer, or a service would accept what it is not going to carry out for long, whose
+    /// rows fall out of memory meanwhile and are read again for each step.
     pub fn unit_size(&self, commands_wait: bool) -> usize {
         if commands_wait { self.unit_size } else { self.core.batch }
     }
@@ -150,8 +150,8 @@ impl<S: Service> Writer<S> {
         })
     }
 
-    /// Tells what a unit did that made commands wait, and fits the size of the next such to how long
-    /// it held its turn.
+    /// Tells what a unit of events, timers or retries did, and fits the size of the next such that makes
+    /// commands wait to how long it held its turn.
     fn committed_beside_commands(&mut self, committed: Committed, messages: usize) {
         self.unit_size = if committed.turn_held > limits::LONG_TURN {
             (messages / 2).max(limits::UNIT_MESSAGES_MIN).min(self.unit_size)

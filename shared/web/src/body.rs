@@ -106,7 +106,7 @@ pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
         .or_else(|_| explain(text))
 }
 
-/// The same, or what is wrong with it.
+/// Reads it again, slowly, to say where it is wrong.
 fn explain<T: DeserializeOwned>(text: &str) -> Result<T, Problem> {
     // Reading it as a value stops at the first part that does not fit, and would call a text
     // "invalid" that is not JSON at all further down.

@@ -175,8 +175,8 @@ struct Around {
     tracer: Tracer,
 }
 
-/// What holds for every request and every answer. One layer: of each, the framework makes a copy of all
-/// that lies below it for every request.
+/// What holds for every request and every answer. For each layer the framework copies, per request, everything
+/// below it; so there is one.
 async fn answer(State(around): State<Arc<Around>>, mut request: Request, next: Next) -> Response {
     let docs = request.uri().path().starts_with(DOCS_PATH);
     let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());

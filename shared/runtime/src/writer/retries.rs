@@ -99,9 +99,8 @@ impl<S: Service> Writer<S> {
                 }
             }
         }
-        let handled = closing.revived.len();
         let committed = unit.commit(closing).await?;
-        self.committed_beside_commands(committed, handled);
+        self.committed_beside_commands(committed, messages.len());
         Ok(())
     }
 }
